@@ -1,0 +1,158 @@
+"""What the benchmarks share: alternating runs, ratios, peak memory, the machine in words, sections of RESULTS.md."""
+
+from __future__ import annotations
+
+import contextlib
+import datetime
+import importlib.metadata
+import os
+import platform
+import re
+import resource
+import statistics
+import sys
+import time
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+
+RESULTS = Path(__file__).parents[1] / "RESULTS.md"
+
+TITLE = """# Results
+
+Speed and memory beside other libraries. Every section is written by the command it names; numbers are never typed by hand.
+"""
+
+
+def alternate(
+    methods: dict[str, Callable[[], Any]], repeats: int, warmup: int = 1, before: Callable[[], Any] | None = None
+) -> dict[str, list[float]]:
+    """
+    Seconds of every method in turns: A B C A B C ... Whatever else the machine does then meets all of them alike.
+
+    Args:
+        methods (`dict[str, Callable]`): what to time, by name.
+        repeats (`int`): timed rounds.
+        warmup (`int`, defaults to 1): rounds before them that are not timed.
+        before (`Callable`, *optional*): called before each run, outside the timing.
+
+    Returns:
+        `dict[str, list[float]]`: seconds of each round, by name.
+    """
+    seconds: dict[str, list[float]] = {name: [] for name in methods}
+    for round_number in range(warmup + repeats):
+        for name, method in methods.items():
+            if before is not None:
+                before()
+            start = time.perf_counter()
+            method()
+            elapsed = time.perf_counter() - start
+            if round_number >= warmup:
+                seconds[name].append(elapsed)
+    return seconds
+
+
+def ratio(seconds: Sequence[float], reference: Sequence[float]) -> tuple[float, float, float]:
+    """Median, smallest and largest ratio to the reference, round by round."""
+    ratios = [a / b for a, b in zip(seconds, reference, strict=True)]
+    return statistics.median(ratios), min(ratios), max(ratios)
+
+
+def format_ratio(values: tuple[float, float, float]) -> str:
+    return f"{values[0]:.2f} ({values[1]:.2f} to {values[2]:.2f})"
+
+
+def peak_extra_bytes(method: Callable[[], Any]) -> int:
+    """
+    How far the memory of this process rises above where it stands while the method runs.
+
+    Call it in a fresh process: memory that an earlier run gave back to the allocator would not be counted again.
+    """
+    cleared = False
+    with contextlib.suppress(OSError):  # Linux: forget the peak so far
+        Path("/proc/self/clear_refs").write_text("5")
+        cleared = True
+    before = _status_bytes("VmRSS") if cleared else _max_rss()
+    method()
+    after = _status_bytes("VmHWM") if cleared else _max_rss()
+    return after - before
+
+
+def _status_bytes(field: str) -> int:
+    found = re.search(rf"{field}:\s+(\d+) kB", Path("/proc/self/status").read_text())
+    return int(found.group(1)) * 1024 if found else 0
+
+
+def _max_rss() -> int:
+    unit = 1 if sys.platform == "darwin" else 1024
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
+
+
+def machine(threads: int | None = None) -> str:
+    """Processor, memory and accelerator in words; no name of a host or a path."""
+    processor = platform.processor() or platform.machine()
+    with contextlib.suppress(OSError):
+        found = re.search(r"model name\s*:\s*(.+)", Path("/proc/cpuinfo").read_text())
+        processor = found.group(1).strip() if found else processor
+    parts = [f"{processor}, {os.cpu_count()} cores"]
+    with contextlib.suppress(OSError, ValueError):
+        parts.append(f"{os.sysconf('SC_PAGE_SIZE') * os.sysconf('SC_PHYS_PAGES') / 2**30:.0f} GiB memory")
+    if threads is not None:
+        parts.append(f"{threads} threads")
+    torch = sys.modules.get("torch")
+    if torch is not None and torch.cuda.is_available():
+        parts.append(torch.cuda.get_device_name())
+    else:
+        parts.append("no GPU")
+    return ", ".join(parts)
+
+
+def versions(packages: Iterable[str]) -> str:
+    """`torch 2.8.0, lightly 1.5.0, ...`; a package that is not installed is named as absent."""
+    parts = [f"python {platform.python_version()}"]
+    for package in packages:
+        try:
+            parts.append(f"{package} {importlib.metadata.version(package)}")
+        except importlib.metadata.PackageNotFoundError:
+            parts.append(f"{package} absent")
+    return ", ".join(parts)
+
+
+def command_line(script: str) -> str:
+    """The command that is running, as one would type it in the root of the repository."""
+    return " ".join(["python", f"benchmarks/{script}", *sys.argv[1:]])
+
+
+def table(header: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
+    """A Markdown table; the first column to the left, the others to the right."""
+    lines = ["| " + " | ".join(header) + " |", "|" + "|".join([" --- ", *[" ---: "] * (len(header) - 1)]) + "|"]
+    lines += ["| " + " | ".join(str(cell) for cell in row) + " |" for row in rows]
+    return "\n".join(lines)
+
+
+def facts(script: str, packages: Iterable[str], threads: int | None = None) -> str:
+    """Command, date, machine and versions: what stands under the title of every section."""
+    today = datetime.datetime.now(datetime.timezone.utc).date().isoformat()
+    return f"`{command_line(script)}`\n\n{today}. {machine(threads)}. {versions(packages)}."
+
+
+def write_section(path: str | Path, name: str, text: str) -> None:
+    """
+    Replaces the section `name` of a Markdown file, between its two markers; adds it at the end when it is new.
+
+    Args:
+        path (`str` or `Path`): the file; made with a title when it does not exist.
+        name (`str`): name of the section, in the markers.
+        text (`str`): Markdown, its own heading included.
+    """
+    path = Path(path)
+    old = path.read_text(encoding="utf-8") if path.exists() else TITLE
+    begin, end = f"<!-- begin: {name} -->", f"<!-- end: {name} -->"
+    section = f"{begin}\n{text.strip()}\n{end}"
+    if begin in old and end in old:
+        head, rest = old.split(begin, 1)
+        new = head + section + rest.split(end, 1)[1]
+    else:
+        new = f"{old.rstrip()}\n\n{section}\n"
+    path.write_text(new, encoding="utf-8")

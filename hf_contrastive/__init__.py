@@ -1,0 +1,86 @@
+"""hf_contrastive: contrastive learning for the Hugging Face stack.
+
+Importing this package is cheap (no torch, no network) and registers every system with transformers' Auto classes, so
+that `AutoModel.from_pretrained` and `AutoConfig.from_pretrained` recognise checkpoints of this library. Public names
+are imported on first use.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+from hf_contrastive import auto_registration
+from hf_contrastive.version import __version__
+
+
+# public name -> module that defines it
+_PUBLIC_NAMES = {
+    # models
+    "ContrastivePreTrainedModel": "hf_contrastive.modeling_utils",
+    "SimCLRConfig": "hf_contrastive.models.simclr.configuration_simclr",
+    "SimCLRModel": "hf_contrastive.models.simclr.modeling_simclr",
+    "SimCLRForPreTraining": "hf_contrastive.models.simclr.modeling_simclr",
+    "GSimCLRConfig": "hf_contrastive.models.gsimclr.configuration_gsimclr",
+    "GSimCLRModel": "hf_contrastive.models.gsimclr.modeling_gsimclr",
+    "GSimCLRForPreTraining": "hf_contrastive.models.gsimclr.modeling_gsimclr",
+    "DenoisingAutoencoderConfig": "hf_contrastive.models.gsimclr.configuration_gsimclr",
+    "DenoisingAutoencoderModel": "hf_contrastive.models.gsimclr.modeling_gsimclr",
+    "PseudoLabeler": "hf_contrastive.models.gsimclr.data_gsimclr",
+    "ConvEncoderConfig": "hf_contrastive.backbones.configuration_backbones",
+    "ConvEncoderModel": "hf_contrastive.backbones.modeling_backbones",
+    "CifarResNetConfig": "hf_contrastive.backbones.configuration_backbones",
+    "CifarResNetModel": "hf_contrastive.backbones.modeling_backbones",
+    # losses
+    "info_nce": "hf_contrastive.losses",
+    "clip_loss": "hf_contrastive.losses",
+    "nt_xent": "hf_contrastive.losses",
+    "sup_con": "hf_contrastive.losses",
+    # training
+    "ContrastiveTrainer": "hf_contrastive.training",
+    "ContrastiveTrainingArguments": "hf_contrastive.training",
+    # data
+    "load_images": "hf_contrastive.data",
+    "SimCLRViews": "hf_contrastive.data",
+    "MultiViewCollator": "hf_contrastive.data",
+    "DistinctLabelBatchSampler": "hf_contrastive.data",
+    # registry
+    "get_system": "hf_contrastive.registry",
+    "list_systems": "hf_contrastive.registry",
+}
+
+__all__ = ["__version__", *sorted(_PUBLIC_NAMES)]
+
+if TYPE_CHECKING:  # static analysis sees the real names
+    from hf_contrastive.backbones.configuration_backbones import CifarResNetConfig, ConvEncoderConfig
+    from hf_contrastive.backbones.modeling_backbones import CifarResNetModel, ConvEncoderModel
+    from hf_contrastive.data import DistinctLabelBatchSampler, MultiViewCollator, SimCLRViews, load_images
+    from hf_contrastive.losses import clip_loss, info_nce, nt_xent, sup_con
+    from hf_contrastive.modeling_utils import ContrastivePreTrainedModel
+    from hf_contrastive.models.gsimclr.configuration_gsimclr import DenoisingAutoencoderConfig, GSimCLRConfig
+    from hf_contrastive.models.gsimclr.data_gsimclr import PseudoLabeler
+    from hf_contrastive.models.gsimclr.modeling_gsimclr import (
+        DenoisingAutoencoderModel,
+        GSimCLRForPreTraining,
+        GSimCLRModel,
+    )
+    from hf_contrastive.models.simclr.configuration_simclr import SimCLRConfig
+    from hf_contrastive.models.simclr.modeling_simclr import SimCLRForPreTraining, SimCLRModel
+    from hf_contrastive.registry import get_system, list_systems
+    from hf_contrastive.training import ContrastiveTrainer, ContrastiveTrainingArguments
+
+
+def __getattr__(name: str) -> Any:
+    module = _PUBLIC_NAMES.get(name)
+    if module is None:
+        raise AttributeError(f"module 'hf_contrastive' has no attribute {name!r}")
+    value = getattr(importlib.import_module(module), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *_PUBLIC_NAMES})
+
+
+auto_registration.install()

@@ -1,0 +1,495 @@
+"""`hf-contrastive evaluate knn|linear|retrieval`: measure a checkpoint against baselines, with the protocol stated."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from hf_contrastive.cli.common import (
+    CliError,
+    ExampleCommand,
+    ExampleGroup,
+    Progress,
+    WrongUsage,
+    examples,
+    print_json,
+    print_line,
+    print_note,
+    print_table,
+)
+
+
+if TYPE_CHECKING:
+    import numpy as np
+
+EXAMPLES = examples(
+    "hf-contrastive evaluate knn out/simclr-digits digits --k 20",
+    "hf-contrastive evaluate linear out/simclr-digits digits --json linear.json",
+    "hf-contrastive evaluate retrieval out/simclr-digits digits",
+)
+PROTOCOL, DATA, OUT, SPEED = "Protocol", "Data", "Output", "Speed"
+
+Checkpoint = Annotated[str, typer.Argument(metavar="CHECKPOINT", help="Folder or hub id of a trained model.")]
+Dataset = Annotated[
+    str, typer.Argument(metavar="DATASET", help="digits, a folder of images, a parquet or npz file, or a hub id.")
+]
+Readout = Annotated[
+    str | None, typer.Option(help="Where to read the embeddings. (default: backbone)", rich_help_panel=PROTOCOL)
+]
+Baseline = Annotated[
+    bool,
+    typer.Option(
+        "--baseline/--no-baseline", help="Also measure an untrained encoder and raw pixels.", rich_help_panel=PROTOCOL
+    ),
+]
+TrainSplit = Annotated[str, typer.Option(help="Split with the known labels.", rich_help_panel=DATA)]
+TestSplit = Annotated[str, typer.Option(help="Split that is measured.", rich_help_panel=DATA)]
+Name = Annotated[str | None, typer.Option(help="Configuration of a hub dataset.", rich_help_panel=DATA)]
+ImageColumn = Annotated[
+    str | None, typer.Option(help="Column of the images. (default: found by itself)", rich_help_panel=DATA)
+]
+LabelColumn = Annotated[
+    str | None, typer.Option(help="Column of the labels. (default: found by itself)", rich_help_panel=DATA)
+]
+TestFraction = Annotated[
+    float | None, typer.Option(help="Hold this share out as test where the data has one split.", rich_help_panel=DATA)
+]
+MaxSamples = Annotated[
+    int | None, typer.Option(min=1, help="At most this many rows of each split, fixed seed.", rich_help_panel=DATA)
+]
+OnUnreadable = Annotated[
+    str, typer.Option(help="At an image that cannot be read: stop or skip.", rich_help_panel=DATA)
+]
+JsonFile = Annotated[
+    Path | None,
+    typer.Option("--json", help="Also write the numbers to this file (- prints them).", rich_help_panel=OUT),
+]
+BatchSize = Annotated[int, typer.Option(min=1, help="Images at a time.", rich_help_panel=SPEED)]
+NumWorkers = Annotated[int, typer.Option(min=0, help="Processes that read images.", rich_help_panel=SPEED)]
+Device = Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1, mps.", rich_help_panel=SPEED)]
+
+SEED = 0
+
+
+def build() -> typer.Typer:
+    """The group of evaluate commands."""
+    group = typer.Typer(
+        cls=ExampleGroup,
+        no_args_is_help=True,
+        rich_markup_mode="rich",
+        help="Measure a checkpoint: kNN, linear probe or retrieval, beside untrained and raw-pixel baselines.",
+        epilog=EXAMPLES,
+    )
+    for name, function, options in (
+        ("knn", knn, ["--k 20", "--temperature 0.07 --no-baseline"]),
+        ("linear", linear, ["--json linear.json", "--readout projection_1"]),
+        ("retrieval", retrieval, ["--ks 1,5", "--gallery-split train"]),
+    ):
+        typed = [f"hf-contrastive evaluate {name} out/simclr-digits digits {option}" for option in options]
+        group.command(name, cls=ExampleCommand, epilog=examples(*typed))(function)
+    return group
+
+
+@dataclass
+class Features:
+    """Embeddings and labels of the splits a protocol needs.
+
+    Args:
+        encoder (`str`): what made them, as the table calls it.
+        arrays (`dict`): split to `[rows, dim]`.
+    """
+
+    encoder: str
+    arrays: dict[str, Any]
+
+
+@dataclass
+class Inputs:
+    """Everything a protocol needs: one entry of `features` a line of the table."""
+
+    checkpoint: str
+    dataset: str
+    readout: str
+    dim: int
+    labels: dict[str, Any] = field(default_factory=dict)
+    features: list[Features] = field(default_factory=list)
+
+
+def _prepare(
+    checkpoint: str,
+    dataset: str,
+    splits: dict[str, str],
+    *,
+    readout: str | None,
+    baseline: bool,
+    batch_size: int,
+    num_workers: int,
+    device: str,
+    on_unreadable: str,
+    **data: Any,
+) -> Inputs:
+    """Load, check, embed. `splits` is option to split name, for example `{"--test-split": "test"}`."""
+    import numpy as np
+
+    from hf_contrastive.cli.checkpoints import encode_batches, load_encoder, load_rows, public_name, raw_pixels
+    from hf_contrastive.cli.embed import check_unreadable
+
+    check_unreadable(on_unreadable)
+    fraction = data.get("test_fraction")
+    if fraction is not None and not 0 < fraction < 1:
+        raise WrongUsage(f"--test-fraction is {fraction}; expected a number between 0 and 1, for example 0.2.")
+    encoder = load_encoder(checkpoint, device)
+    readout = encoder.readout(readout)
+    rows = {}
+    for option, split in splits.items():
+        found = load_rows(dataset, {"split": option}, split=split, on_unreadable=on_unreadable, **data)
+        rows[split] = found
+    inputs = Inputs(encoder.name, public_name(dataset), readout, 0)
+    inputs.labels = {split: _labels(found, split, dataset) for split, found in rows.items()}
+
+    def embedded(model: Any, name: str) -> Features:
+        arrays = {}
+        for split, found in rows.items():
+            with Progress(f"{name}, {split}", len(found)) as progress:
+                arrays[split] = encode_batches(
+                    model,
+                    found,
+                    batch_size=batch_size,
+                    num_workers=num_workers,
+                    readout=readout,
+                    advance=progress.advance,
+                )
+        return Features(name, arrays)
+
+    inputs.features.append(embedded(encoder, "this checkpoint"))
+    inputs.dim = next(iter(inputs.features[0].arrays.values())).shape[1]
+    if baseline:
+        inputs.features.append(embedded(encoder.untrained(SEED), f"untrained encoder (seed {SEED})"))
+        pixels, text = {}, ""
+        for split, found in rows.items():
+            pixels[split], text = raw_pixels(encoder, found, batch_size=batch_size, num_workers=num_workers)
+        inputs.features.append(Features(f"raw pixels ({text})", pixels))
+    for features in inputs.features:
+        for array in features.arrays.values():
+            assert np.isfinite(array).all()
+    return inputs
+
+
+def _labels(rows: Any, split: str, dataset: str) -> np.ndarray:
+    """Class names where they are known, so that two splits cannot number the classes differently."""
+    import numpy as np
+
+    values = list(rows.with_format(None)["label"][:]) if "label" in rows.column_names else []
+    missing = sum(value is None or value == -1 for value in values)
+    if missing == len(values):
+        raise CliError(
+            f"split {split!r} of {dataset} has no labels, and this measure needs them; name their column with "
+            "--label-column, or put the images into one folder a class."
+        )
+    if missing:
+        raise CliError(
+            f"{missing} of the {len(values)} rows of split {split!r} of {dataset} have no label (first: row "
+            f"{next(row for row, value in enumerate(values) if value in (None, -1))}); leave them out of the data, or "
+            "choose another split."
+        )
+    names = getattr(rows.features["label"], "names", None)
+    return np.asarray(names)[values] if names else np.asarray(values)
+
+
+def _interval(share: float, rows: int) -> tuple[float, float]:
+    """Bootstrap interval of a share of right answers: resampling 0/1 rows depends on their number only."""
+    import numpy as np
+
+    from hf_contrastive.evaluation import bootstrap_interval
+
+    return bootstrap_interval(np.arange(rows) < round(share * rows), seed=SEED)
+
+
+def _report(
+    title: str,
+    inputs: Inputs,
+    protocol: dict[str, Any],
+    measure: Callable[[Features], dict[str, Any]],
+    main: str,
+    rows: int,
+    json_file: Path | None,
+    with_interval: tuple[str, ...] = (),
+) -> None:
+    """Measure every line, print the table, write the JSON."""
+    results: list[dict[str, Any]] = []
+    for features in inputs.features:
+        numbers = measure(features)
+        intervals = {name: _interval(numbers[name], rows) for name in (with_interval or (main,))}
+        results.append({"encoder": features.encoder, **numbers, "interval_95": intervals})
+    record = {
+        "metric": main,
+        "checkpoint": inputs.checkpoint,
+        "dataset": inputs.dataset,
+        "protocol": {"readout": inputs.readout, "dimension": inputs.dim, **protocol},
+        "results": results,
+    }
+    if json_file is not None and str(json_file) == "-":
+        print_json(record)
+        return
+    print_line(f"{title} of {inputs.checkpoint} on {inputs.dataset}", style="bold")
+    print_line(f"protocol: {'; '.join(_fact(key, value) for key, value in record['protocol'].items())}", style="dim")
+    names = [name for name in results[0] if name not in ("encoder", "interval_95")]
+    first = names.index(main)
+    header = ["encoder", main, "95 %", *(name for name in names if name != main)]
+    table = []
+    for result in results:
+        low, high = result["interval_95"][main]
+        others = [_percent(result[name]) for position, name in enumerate(names) if position != first]
+        table.append([result["encoder"], _percent(result[main]), f"{_percent(low)}–{_percent(high)}", *others])
+    print_table(header, table, right=header[1:], no_wrap=header[1:])
+    print_line(
+        "values in %; 95 %: bootstrap interval over the test rows (it says nothing about training seeds)", style="dim"
+    )
+    for result in results[1:]:
+        if result[main] >= results[0][main]:
+            print_note(
+                f"note: the checkpoint is not better than the baseline '{result['encoder']}'. Train longer, check the "
+                "augmentations, or read at another place (--readout)."
+            )
+    if json_file is not None:
+        json_file.parent.mkdir(parents=True, exist_ok=True)
+        temporary = json_file.with_name(json_file.name + ".tmp")
+        temporary.write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
+        os.replace(temporary, json_file)
+        print_line(f"wrote {json_file}")
+
+
+def _percent(value: float) -> str:
+    return f"{100 * value:.1f}"
+
+
+def _fact(key: str, value: Any) -> str:
+    return f"{key.replace('_', ' ')}: {value}"
+
+
+def _splits(inputs: Inputs, **names: str) -> dict[str, str]:
+    return {role: f"{split} ({len(inputs.labels[split])} rows)" for role, split in names.items()}
+
+
+def knn(
+    checkpoint: Checkpoint,
+    dataset: Dataset,
+    k: Annotated[int, typer.Option("--k", "-k", min=1, help="Neighbours that vote.", rich_help_panel=PROTOCOL)] = 20,
+    temperature: Annotated[
+        float | None,
+        typer.Option(
+            help="Weigh the votes by exp(cosine / T), for example 0.07. (default: one vote each)",
+            rich_help_panel=PROTOCOL,
+        ),
+    ] = None,
+    readout: Readout = None,
+    baseline: Baseline = True,
+    train_split: TrainSplit = "train",
+    test_split: TestSplit = "test",
+    name: Name = None,
+    image_column: ImageColumn = None,
+    label_column: LabelColumn = None,
+    test_fraction: TestFraction = None,
+    max_samples: MaxSamples = None,
+    on_unreadable: OnUnreadable = "stop",
+    json_file: JsonFile = None,
+    batch_size: BatchSize = 64,
+    num_workers: NumWorkers = 0,
+    device: Device = "auto",
+) -> None:
+    """Label every test image by the vote of its nearest training images (cosine, exact search)."""
+    if temperature is not None and not temperature > 0:
+        raise WrongUsage(f"--temperature is {temperature}; expected a number above 0, for example 0.07.")
+    inputs = _prepare(
+        checkpoint,
+        dataset,
+        {"--train-split": train_split, "--test-split": test_split},
+        readout=readout,
+        baseline=baseline,
+        batch_size=batch_size,
+        num_workers=num_workers,
+        device=device,
+        on_unreadable=on_unreadable,
+        name=name,
+        image_column=image_column,
+        label_column=label_column,
+        test_fraction=test_fraction,
+        max_samples=max_samples,
+    )
+    train_y, test_y = inputs.labels[train_split], inputs.labels[test_split]
+    if k > len(train_y):
+        raise WrongUsage(f"--k is {k}, but split {train_split!r} has {len(train_y)} rows; lower it.")
+
+    from hf_contrastive.evaluation import knn_accuracy
+
+    def measure(features: Features) -> dict[str, Any]:
+        result = knn_accuracy(
+            features.arrays[train_split],
+            train_y,
+            features.arrays[test_split],
+            test_y,
+            k=k,
+            weighting="uniform" if temperature is None else "temperature",
+            temperature=0.07 if temperature is None else temperature,
+        )
+        return {"knn_top1": result["knn_top1"]}
+
+    votes = "one each" if temperature is None else f"exp(cosine / {temperature})"
+    protocol = {"k": k, "votes": votes, "similarity": "cosine (embeddings scaled to length 1)"}
+    protocol |= _splits(inputs, train_split=train_split, test_split=test_split)
+    _report("kNN accuracy", inputs, protocol, measure, "knn_top1", len(test_y), json_file)
+
+
+def linear(
+    checkpoint: Checkpoint,
+    dataset: Dataset,
+    method: Annotated[
+        str,
+        typer.Option(
+            help="logistic (convex, strength chosen on a part of train) or sgd (Adam, early stopping).",
+            rich_help_panel=PROTOCOL,
+        ),
+    ] = "logistic",
+    seed: Annotated[int, typer.Option(help="Of the validation part and of sgd.", rich_help_panel=PROTOCOL)] = 0,
+    readout: Readout = None,
+    baseline: Baseline = True,
+    train_split: TrainSplit = "train",
+    test_split: TestSplit = "test",
+    name: Name = None,
+    image_column: ImageColumn = None,
+    label_column: LabelColumn = None,
+    test_fraction: TestFraction = None,
+    max_samples: MaxSamples = None,
+    on_unreadable: OnUnreadable = "stop",
+    json_file: JsonFile = None,
+    batch_size: BatchSize = 64,
+    num_workers: NumWorkers = 0,
+    device: Device = "auto",
+) -> None:
+    """Train one linear layer on the frozen embeddings and measure it on the test split."""
+    if method not in ("logistic", "sgd"):
+        raise WrongUsage(f"--method is {method!r}; type logistic or sgd.")
+    inputs = _prepare(
+        checkpoint,
+        dataset,
+        {"--train-split": train_split, "--test-split": test_split},
+        readout=readout,
+        baseline=baseline,
+        batch_size=batch_size,
+        num_workers=num_workers,
+        device=device,
+        on_unreadable=on_unreadable,
+        name=name,
+        image_column=image_column,
+        label_column=label_column,
+        test_fraction=test_fraction,
+        max_samples=max_samples,
+    )
+    train_y, test_y = inputs.labels[train_split], inputs.labels[test_split]
+
+    from hf_contrastive.evaluation import linear_probe
+
+    def measure(features: Features) -> dict[str, Any]:
+        result = linear_probe(
+            features.arrays[train_split], train_y, features.arrays[test_split], test_y, method=method, seed=seed
+        )
+        return {"accuracy": result["accuracy"]}
+
+    protocol = {"method": method, "features": "standardised on train", "seed": seed}
+    protocol |= _splits(inputs, train_split=train_split, test_split=test_split)
+    _report("Linear probe", inputs, protocol, measure, "accuracy", len(test_y), json_file)
+
+
+def retrieval(
+    checkpoint: Checkpoint,
+    dataset: Dataset,
+    ks: Annotated[
+        str, typer.Option("--ks", "--k", help="Cut-offs of recall, with commas.", rich_help_panel=PROTOCOL)
+    ] = "1,5,10",
+    readout: Readout = None,
+    baseline: Baseline = True,
+    test_split: TestSplit = "test",
+    gallery_split: Annotated[
+        str | None,
+        typer.Option(
+            help="Split to search in. (default: the test split, without the image itself)", rich_help_panel=DATA
+        ),
+    ] = None,
+    name: Name = None,
+    image_column: ImageColumn = None,
+    label_column: LabelColumn = None,
+    test_fraction: TestFraction = None,
+    max_samples: MaxSamples = None,
+    on_unreadable: OnUnreadable = "stop",
+    json_file: JsonFile = None,
+    batch_size: BatchSize = 64,
+    num_workers: NumWorkers = 0,
+    device: Device = "auto",
+) -> None:
+    """Search for images of the same class: recall@k, MAP@R and mean reciprocal rank (cosine, exact search)."""
+    try:
+        cutoffs = sorted({int(value) for value in ks.split(",")})
+    except ValueError:
+        cutoffs = []
+    if not cutoffs or cutoffs[0] < 1:
+        raise WrongUsage(f"--ks is {ks!r}; expected numbers of at least 1 with commas, for example 1,5,10.")
+    if gallery_split == test_split:
+        gallery_split = None  # searching the split itself must leave the query out
+    splits = {"--test-split": test_split} | ({"--gallery-split": gallery_split} if gallery_split else {})
+    inputs = _prepare(
+        checkpoint,
+        dataset,
+        splits,
+        readout=readout,
+        baseline=baseline,
+        batch_size=batch_size,
+        num_workers=num_workers,
+        device=device,
+        on_unreadable=on_unreadable,
+        name=name,
+        image_column=image_column,
+        label_column=label_column,
+        test_fraction=test_fraction,
+        max_samples=max_samples,
+    )
+    available = len(inputs.labels[gallery_split]) if gallery_split else len(inputs.labels[test_split]) - 1
+    if cutoffs[-1] > available:
+        raise WrongUsage(f"--ks asks for {cutoffs[-1]} neighbours, but only {available} rows can be found; lower it.")
+
+    from hf_contrastive.evaluation import retrieval_metrics
+
+    counted = {}
+
+    def measure(features: Features) -> dict[str, Any]:
+        result = retrieval_metrics(
+            features.arrays[test_split],
+            features.arrays[gallery_split] if gallery_split else None,
+            query_labels=inputs.labels[test_split],
+            gallery_labels=inputs.labels[gallery_split] if gallery_split else None,
+            ks=cutoffs,
+        )
+        counted.update(rows=result["n_queries"], alone=result["queries_without_relevant"])
+        return {name: result[name] for name in (*(f"recall@{k}" for k in cutoffs), "map@r", "mrr")}
+
+    measure(inputs.features[0])  # how many queries have an answer does not depend on the encoder
+    protocol = {"similarity": "cosine", **_splits(inputs, queries=test_split)}
+    protocol["gallery"] = (
+        _splits(inputs, gallery=gallery_split)["gallery"] if gallery_split else f"{test_split} without the query"
+    )
+    protocol["queries with no image of their class, left out"] = counted["alone"]
+    _report(
+        "Retrieval",
+        inputs,
+        protocol,
+        measure,
+        f"recall@{cutoffs[0]}",
+        counted["rows"],
+        json_file,
+        tuple(f"recall@{k}" for k in cutoffs),
+    )

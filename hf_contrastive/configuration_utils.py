@@ -1,0 +1,89 @@
+"""What all configurations of the library share."""
+
+import difflib
+from typing import Any
+
+from huggingface_hub.dataclasses import strict
+from transformers import PreTrainedConfig
+
+from hf_contrastive import auto_registration
+
+
+@strict
+class ContrastiveConfig(PreTrainedConfig):
+    r"""
+    Base of every configuration of the library.
+
+    A misspelt field is an error here: transformers stores unknown keywords silently as attributes, which turns
+    `temprature=0.1` into a run at the default temperature.
+
+    Args:
+        frozen_modules (`list[str]`, *optional*):
+            Names of direct submodules of the model, for example `["backbone"]`, that are not trained: their parameters
+            get `requires_grad=False` after construction and after `from_pretrained`, and they stay in eval mode, so
+            that batch-norm statistics do not move either.
+    """
+
+    frozen_modules: list[str] | None = None
+
+    def __init_subclass__(cls, *args: Any, **kwargs: Any) -> None:
+        super().__init_subclass__(*args, **kwargs)
+        auto_registration.announce_config(cls)
+
+    def __post_init__(self, **kwargs: Any) -> None:
+        fields = [name for name in type(self).__dataclass_fields__ if not name.startswith("_")]
+        for name in kwargs:
+            if hasattr(type(self), name):  # `model_type` and other attributes that are no fields
+                continue
+            near = difflib.get_close_matches(name, fields, n=1, cutoff=0.8)
+            if near:
+                raise ValueError(
+                    f"{type(self).__name__} has no field {name!r}; did you mean {near[0]!r}? "
+                    f"Fields: {', '.join(sorted(set(fields) - set(PreTrainedConfig.__dataclass_fields__)))}."
+                )
+        super().__post_init__(**kwargs)
+
+    def save_pretrained(self, save_directory: Any, *args: Any, **kwargs: Any) -> None:
+        """Write `config.json`, without local paths; see `transformers.PreTrainedConfig.save_pretrained`."""
+        blank_local_paths(self)
+        super().save_pretrained(save_directory, *args, **kwargs)
+
+
+def require(condition: bool, field: str, value: Any, allowed: str) -> None:
+    """Refuse a field value in a `validate_*` method.
+
+    Args:
+        condition (`bool`): whether the value is fine.
+        field (`str`): name of the field.
+        value: what was given.
+        allowed (`str`): what is allowed, in words.
+
+    Raises:
+        ValueError: names the field, the value and what is allowed.
+
+    Example:
+
+    ```python
+    >>> from hf_contrastive.configuration_utils import require
+    >>> require(0.1 > 0, "temperature", 0.1, "a number above 0")
+
+    ```
+    """
+    if not condition:
+        raise ValueError(f"`{field}` is {value!r}, but it must be {allowed}.")
+
+
+def blank_local_paths(config: Any) -> None:
+    """Remove folder names from a configuration and its sub-configurations, in place; hub ids stay.
+
+    `to_dict` keeps `_name_or_path` of nested configurations, so that the path of a locally loaded backbone would be
+    written to `config.json`.
+    """
+    from hf_contrastive.hub.scrub import is_local_path
+
+    if is_local_path(getattr(config, "_name_or_path", "") or ""):
+        config._name_or_path = ""
+    for key in getattr(type(config), "sub_configs", None) or {}:
+        sub_config = getattr(config, key, None)
+        if sub_config is not None:
+            blank_local_paths(sub_config)

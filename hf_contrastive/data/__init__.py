@@ -1,0 +1,77 @@
+"""Loaders, views, collators and samplers. This room knows no model.
+
+`load_images` -> `datasets` rows -> `MultiViewCollator(SimCLRViews(...))` -> `pixel_values` [B, V, C, H, W].
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+from hf_contrastive.data.collators import EvalCollator, MultiViewCollator
+from hf_contrastive.data.images import decode_image, image_to_array, images_to_arrays
+from hf_contrastive.data.processors import ProcessorTransform, image_processor
+from hf_contrastive.data.random_numbers import stateless_uniform
+from hf_contrastive.data.samplers import (
+    DistinctLabelBatchSampler,
+    duplicates_per_batch,
+    guided_order,
+    set_dataloader_epoch,
+)
+from hf_contrastive.data.schema import column_names_of, integer_column, missing_column, require_columns
+from hf_contrastive.data.views import (
+    CIFAR10_MEAN,
+    CIFAR10_STD,
+    IMAGENET_MEAN,
+    IMAGENET_STD,
+    EvalTransform,
+    SimCLRViews,
+)
+
+
+if TYPE_CHECKING:
+    from hf_contrastive.data.loading import list_splits, load_images
+    from hf_contrastive.data.preload import PreloadedImages
+
+# imported on first use: `datasets` takes seconds, and a spawned dataloader worker needs none of it
+_LATER = {
+    "PreloadedImages": "hf_contrastive.data.preload",
+    "list_splits": "hf_contrastive.data.loading",
+    "load_images": "hf_contrastive.data.loading",
+}
+
+__all__ = [
+    "CIFAR10_MEAN",
+    "CIFAR10_STD",
+    "IMAGENET_MEAN",
+    "IMAGENET_STD",
+    "DistinctLabelBatchSampler",
+    "EvalCollator",
+    "EvalTransform",
+    "MultiViewCollator",
+    "PreloadedImages",
+    "ProcessorTransform",
+    "SimCLRViews",
+    "column_names_of",
+    "decode_image",
+    "duplicates_per_batch",
+    "guided_order",
+    "image_processor",
+    "image_to_array",
+    "images_to_arrays",
+    "integer_column",
+    "list_splits",
+    "load_images",
+    "missing_column",
+    "require_columns",
+    "set_dataloader_epoch",
+    "stateless_uniform",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _LATER:
+        raise AttributeError(f"module 'hf_contrastive.data' has no attribute {name!r}")
+    value = getattr(importlib.import_module(_LATER[name]), name)
+    globals()[name] = value
+    return value

@@ -1,0 +1,33 @@
+"""Evaluation of embeddings: plain functions of arrays or tensors `[N, D]`; no model is known here.
+
+The random draws take a seed, nothing touches the global generators, and memory never grows with the product of queries
+and gallery.
+"""
+
+from hf_contrastive.evaluation.geometry import (
+    alignment,
+    effective_rank,
+    embedding_std,
+    positive_negative_similarity,
+    uniformity,
+)
+from hf_contrastive.evaluation.intervals import bootstrap_interval
+from hf_contrastive.evaluation.linear import linear_probe
+from hf_contrastive.evaluation.neighbours import knn_accuracy, knn_predict, nearest_neighbours, one_shot_accuracy
+from hf_contrastive.evaluation.retrieval import retrieval_metrics
+
+
+__all__ = [
+    "alignment",
+    "bootstrap_interval",
+    "effective_rank",
+    "embedding_std",
+    "knn_accuracy",
+    "knn_predict",
+    "linear_probe",
+    "nearest_neighbours",
+    "one_shot_accuracy",
+    "positive_negative_similarity",
+    "retrieval_metrics",
+    "uniformity",
+]

@@ -1,0 +1,184 @@
+"""Retrieval: does the ranking of a gallery put the relevant rows first?"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+
+from hf_contrastive.evaluation._checks import as_labels, as_pair, check_choice, check_count
+from hf_contrastive.evaluation.neighbours import METRICS, check_self_exclusion, score_blocks, top_k
+
+
+@torch.no_grad()
+def retrieval_metrics(
+    query_x: Any,
+    gallery_x: Any = None,
+    *,
+    query_labels: Any = None,
+    gallery_labels: Any = None,
+    relevant_pairs: Iterable[tuple[int, int]] | np.ndarray | None = None,
+    ks: Sequence[int] = (1, 5, 10),
+    exclude_self: bool | None = None,
+    metric: str = "cosine",
+    chunk_size: int | None = None,
+) -> dict[str, Any]:
+    """Recall@k, MAP@R, R-precision and mean reciprocal rank of nearest-neighbour retrieval.
+
+    What is relevant to a query is told either by labels (gallery rows with the query's label) or by pairs (any number of
+    gallery rows a query). With R relevant rows for a query and P(i) the share of relevant ones among the first i:
+
+    - `recall@k`: 1 if at least one of the first k is relevant (the use of the word in metric learning);
+    - `r_precision`: P(R);
+    - `map@r`: (1/R) sum over i = 1..R of P(i) if the i-th is relevant, else 0 (Musgrave et al., "A Metric Learning Reality
+      Check", 2020, section 3.2);
+    - `mrr`: 1 / rank of the first relevant row, in the whole gallery.
+
+    Each is averaged over the queries that have a relevant row; the others are counted in `queries_without_relevant`. Of
+    equal scores the lower gallery row ranks first.
+
+    Args:
+        query_x (`[Q, D]` array or tensor): query embeddings.
+        gallery_x (`[N, D]` array or tensor, *optional*): where to search. Without it the queries search each other.
+        query_labels (`[Q]` integers or strings, *optional*): classes or ids of the queries.
+        gallery_labels (`[N]` integers or strings, *optional*): the same for the gallery; left out with `gallery_x`.
+        relevant_pairs (`(query row, gallery row)` pairs, *optional*): relevance without labels, `[P, 2]`.
+        ks (`Sequence[int]`, defaults to (1, 5, 10)): cut-offs of recall. All must fit the gallery.
+        exclude_self (`bool`, *optional*): leave gallery row i out for query i. On by default when there is no `gallery_x`.
+        metric (`str`, defaults to `"cosine"`): `"cosine"` or `"euclidean"`.
+        chunk_size (`int`, *optional*): queries at a time; memory is O(chunk_size * N).
+
+    Returns:
+        `dict`: `recall@<k>` for every k, `map@r`, `r_precision`, `mrr` (all 0 to 1), `n_queries` (that were averaged),
+        `n_gallery`, `queries_without_relevant`, `metric`.
+
+    Raises:
+        ValueError: wrong shapes, NaN or infinity, one class only, no relevant row at all, k larger than the gallery,
+            labels and pairs both given or both missing.
+
+    Example:
+
+    ```python
+    >>> from hf_contrastive.evaluation import retrieval_metrics
+    >>> z = [[1.0, 0.0], [0.9, 0.1], [0.0, 1.0], [0.1, 0.9]]
+    >>> retrieval_metrics(z, query_labels=["a", "a", "b", "b"], ks=(1,))["recall@1"]
+    1.0
+
+    ```
+    """
+    check_choice("metric", metric, METRICS)
+    alone = gallery_x is None
+    query, gallery = as_pair("query_x", query_x, "gallery_x", query_x if alone else gallery_x)
+    exclude_self = alone if exclude_self is None else exclude_self
+    check_self_exclusion(exclude_self, len(query), len(gallery))
+    cutoffs = sorted({check_count("ks", k) for k in ks})
+    available = len(gallery) - exclude_self
+    if available < 1:
+        raise ValueError("`query_x` has one row and no other row to retrieve; give more rows or a gallery")
+    if cutoffs and cutoffs[-1] > available:
+        raise ValueError(f"`ks` asks for {cutoffs[-1]} neighbours but only {available} gallery rows can be retrieved")
+    relevance = _Relevance(query, gallery, alone, query_labels, gallery_labels, relevant_pairs)
+
+    hits = dict.fromkeys(cutoffs, 0.0)
+    average_precision = r_precision = reciprocal_rank = 0.0
+    counted = 0
+    for rows, scores in score_blocks(query, gallery, metric, exclude_self=exclude_self, chunk_size=chunk_size):
+        relevant = relevance.block(rows)
+        if exclude_self:
+            own = torch.arange(rows.start, rows.stop, device=relevant.device)
+            relevant[torch.arange(len(own), device=relevant.device), own] = False
+        total = relevant.sum(1)
+        valid = total > 0
+        if not valid.any():
+            continue
+        scores, relevant, total = scores[valid], relevant[valid], total[valid]
+        counted += len(total)
+        _, found = top_k(scores, max(int(total.max()), *cutoffs, 1))
+        hit = relevant.gather(1, found)
+        for k in cutoffs:
+            hits[k] += float(hit[:, :k].any(1).sum())
+        ranks = torch.arange(1, hit.shape[1] + 1, device=hit.device)
+        inside = ranks <= total[:, None]
+        precision = hit.cumsum(1).double() / ranks
+        average_precision += float(((precision * (hit & inside)).sum(1) / total).sum())
+        r_precision += float(((hit & inside).sum(1).double() / total).sum())
+        # rank of the best relevant row: everything above it, and equals in a lower row
+        best = scores.masked_fill(~relevant, -torch.inf).max(1, keepdim=True).values
+        first = (relevant & (scores == best)).to(torch.uint8).argmax(1)
+        columns = torch.arange(scores.shape[1], device=scores.device)
+        above = (scores > best) | ((scores == best) & (columns < first[:, None]))
+        reciprocal_rank += float((1 / (above.sum(1) + 1).double()).sum())
+    if not counted:
+        raise ValueError("no query has a relevant row in the gallery; check the labels or pairs")
+    return {
+        **{f"recall@{k}": value / counted for k, value in hits.items()},
+        "map@r": average_precision / counted,
+        "r_precision": r_precision / counted,
+        "mrr": reciprocal_rank / counted,
+        "n_queries": counted,
+        "n_gallery": len(gallery),
+        "queries_without_relevant": len(query) - counted,
+        "metric": metric,
+    }
+
+
+class _Relevance:
+    """Blocks `[rows, N]` of the relevance matrix, which is never built whole."""
+
+    def __init__(
+        self,
+        query: torch.Tensor,
+        gallery: torch.Tensor,
+        alone: bool,
+        query_labels: Any,
+        gallery_labels: Any,
+        relevant_pairs: Any,
+    ) -> None:
+        self.device, self.columns = query.device, len(gallery)
+        if (query_labels is None) == (relevant_pairs is None):
+            raise ValueError("tell what is relevant by `query_labels` (and `gallery_labels`) or by `relevant_pairs`")
+        self.pairs: torch.Tensor | None = None
+        if relevant_pairs is not None:
+            array = np.asarray(relevant_pairs if isinstance(relevant_pairs, np.ndarray) else list(relevant_pairs))
+            if array.ndim != 2 or array.shape[1] != 2 or array.dtype.kind not in "iu":
+                raise ValueError(
+                    f"`relevant_pairs` has shape {list(array.shape)} and dtype {array.dtype}; expected integers of shape "
+                    "[pairs, 2]: (query row, gallery row)"
+                )
+            for column, (side, size) in enumerate((("query", len(query)), ("gallery", len(gallery)))):
+                low, high = array[:, column].min(), array[:, column].max()
+                if low < 0 or high >= size:
+                    raise ValueError(
+                        f"`relevant_pairs` names {side} rows {low} to {high}; there are rows 0 to {size - 1}"
+                    )
+            array = array[np.argsort(array[:, 0], kind="stable")].astype(np.int64)
+            self.starts = np.searchsorted(array[:, 0], np.arange(len(query) + 1))
+            self.pairs = torch.as_tensor(array, device=self.device)
+            return
+        left = as_labels("query_labels", query_labels, len(query), "query_x")
+        if gallery_labels is not None:
+            right = as_labels("gallery_labels", gallery_labels, len(gallery), "gallery_x")
+        elif alone:
+            right = left
+        else:
+            raise ValueError("`gallery_x` came without `gallery_labels`; labels are needed on both sides")
+        if (left.dtype.kind in "US") != (right.dtype.kind in "US"):
+            raise TypeError(f"labels of two kinds: {left.dtype} and {right.dtype}; use integers or strings in both")
+        classes, codes = np.unique(np.concatenate([left, right]), return_inverse=True)
+        if len(classes) < 2:
+            raise ValueError(
+                f"the labels hold one class only ({classes[0]!s}): every ranking would be perfect; at least two are needed"
+            )
+        self.left = torch.as_tensor(codes[: len(left)], device=self.device)
+        self.right = torch.as_tensor(codes[len(left) :], device=self.device)
+
+    def block(self, rows: slice) -> torch.Tensor:
+        """Boolean `[rows, N]`."""
+        if self.pairs is None:
+            return self.left[rows, None] == self.right[None, :]
+        block = torch.zeros(rows.stop - rows.start, self.columns, dtype=torch.bool, device=self.device)
+        pairs = self.pairs[self.starts[rows.start] : self.starts[rows.stop]]
+        block[pairs[:, 0] - rows.start, pairs[:, 1]] = True
+        return block

@@ -1,0 +1,1 @@
+"""Skeletons that several systems share; a family appears when its second member does."""

@@ -1,0 +1,1 @@
+"""Systems that compare views of one input through one network."""

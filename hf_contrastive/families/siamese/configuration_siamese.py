@@ -1,0 +1,78 @@
+"""Configuration shared by systems that compare views of one image."""
+
+from typing import Any
+
+from huggingface_hub.dataclasses import strict
+from transformers import PreTrainedConfig
+
+from hf_contrastive.configuration_utils import ContrastiveConfig, require
+
+
+@strict
+class SiameseConfig(ContrastiveConfig):
+    r"""
+    Fields of every system with one image backbone and one projection head.
+
+    Args:
+        backbone_config (`dict` or `PreTrainedConfig`, *optional*):
+            Configuration of any transformers vision model (`resnet`, `vit`, `convnext`, ...) or of a backbone of this
+            library (`conv_encoder`, `cifar_resnet`).
+        pooling (`str`, defaults to `"auto"`):
+            How the backbone's output becomes one vector: `"mean"` over positions, `"cls"` (first token), `"pooler"`
+            (what the backbone itself returns as `pooler_output`), or `"auto"`: mean for maps, first token for
+            sequences. Trainable poolers, as ViT's tanh layer, are not built unless `"pooler"` asks for them.
+        projection_dims (`list[int]`, *optional*): output sizes of the projection head's layers.
+        projection_batch_norm (`bool`, defaults to `True`): batch norm after the head's hidden layers.
+        projection_last_batch_norm (`bool`, defaults to `False`): batch norm, without scale and shift, after the last.
+        temperature (`float`, defaults to 0.1): divides the cosine similarities; above 0.
+    """
+
+    sub_configs_defaults = {}
+
+    backbone_config: dict | PreTrainedConfig | None = None
+    pooling: str = "auto"
+    projection_dims: list[int] | None = None
+    projection_batch_norm: bool = True
+    projection_last_batch_norm: bool = False
+    temperature: float | int = 0.1
+
+    def __post_init__(self, **kwargs: Any) -> None:
+        if isinstance(self.backbone_config, dict) and "model_type" not in self.backbone_config:
+            raise ValueError(
+                f"`backbone_config` has the keys {sorted(self.backbone_config)}, but no 'model_type'; add for example "
+                "model_type='resnet'."
+            )
+        super().__post_init__(**kwargs)
+
+    @property
+    def num_channels(self) -> int:
+        """Channels of the images that the backbone takes."""
+        return getattr(self.backbone_config, "num_channels", 3)
+
+    @property
+    def embed_dim(self) -> int:
+        """Size of the pooled features."""
+        config = self.backbone_config
+        sizes = getattr(config, "hidden_sizes", None)
+        if sizes:
+            return list(sizes)[-1]
+        for name in ("hidden_size", "num_features", "hidden_dim", "embed_dim"):
+            size = getattr(config, name, None)
+            if isinstance(size, int):
+                return size
+        raise ValueError(
+            f"cannot tell the feature size of a {type(config).__name__}: it has none of hidden_sizes, hidden_size, "
+            "num_features, hidden_dim, embed_dim; set `hidden_size` in `backbone_config`."
+        )
+
+    def validate_objective(self) -> None:
+        """Refuse values with which the objective is not defined."""
+        require(self.temperature > 0, "temperature", self.temperature, "a number above 0 (0.05 to 1 is usual)")
+        require(
+            bool(self.projection_dims) and min(self.projection_dims) > 0,
+            "projection_dims",
+            self.projection_dims,
+            "a list of one or more positive numbers",
+        )
+        poolings = ("auto", "mean", "cls", "pooler")
+        require(self.pooling in poolings, "pooling", self.pooling, f"one of {', '.join(poolings)}")

@@ -1,0 +1,251 @@
+"""One backbone, one projection head, several views of each image."""
+
+from __future__ import annotations
+
+import inspect
+import os
+from collections.abc import Sequence
+from typing import Any, cast
+
+import torch
+from torch import nn
+from transformers import AutoModel, PreTrainedConfig
+from transformers.models.auto.modeling_auto import MODEL_MAPPING
+
+from hf_contrastive.families.siamese.configuration_siamese import SiameseConfig
+from hf_contrastive.losses import nt_xent, nt_xent_multi_view
+from hf_contrastive.modeling_utils import ContrastivePreTrainedModel
+from hf_contrastive.modules.projection_head import ProjectionHead
+from hf_contrastive.outputs import EmbeddingOutput, ViewsOutput
+
+
+def _backbone_options(config: PreTrainedConfig, pooling: str) -> dict[str, Any]:
+    """Leave out a trainable pooler that nothing would use: it would get no gradient."""
+    model_class = MODEL_MAPPING.get(type(config), None)
+    if model_class is None or pooling == "pooler":
+        return {}
+    accepted = inspect.signature(model_class.__init__).parameters
+    return {"add_pooling_layer": False} if "add_pooling_layer" in accepted else {}
+
+
+class SiameseModel(ContrastivePreTrainedModel):
+    """Backbone and projection head over single images; base of the systems' inference models.
+
+    Args:
+        config ([`SiameseConfig`]): backbone and head.
+    """
+
+    config: SiameseConfig
+    base_model_prefix = "backbone"
+    main_input_name = "pixel_values"
+    input_modalities = ["image"]
+    view_inputs = ("pixel_values",)
+
+    def __init__(self, config: SiameseConfig) -> None:
+        super().__init__(config)
+        backbone_config = cast(PreTrainedConfig, config.backbone_config)
+        self.backbone = AutoModel.from_config(backbone_config, **_backbone_options(backbone_config, config.pooling))
+        self.projection_head = ProjectionHead(
+            config.embed_dim,
+            config.projection_dims or [],
+            batch_norm=config.projection_batch_norm,
+            last_batch_norm=config.projection_last_batch_norm,
+        )
+        hidden = [f"projection_{number + 1}" for number in range(len(config.projection_dims or []) - 1)]
+        self.readouts = ("backbone", *hidden, "projection")
+        self.post_init()
+
+    @classmethod
+    def from_backbone(cls, backbone: str | os.PathLike | nn.Module, **config_fields: Any) -> Any:
+        """Build the model on a trained backbone: a folder or hub id of any transformers vision model, or the model.
+
+        Args:
+            backbone (`str`, `Path` or `PreTrainedModel`): what to start from.
+            **config_fields: fields of the configuration other than `backbone_config`.
+
+        Returns:
+            The model, in training mode, with the backbone's weights and a new projection head.
+
+        Raises:
+            ValueError: the backbone lacks tensors that its configuration asks for; the first one is named.
+
+        Example:
+
+        ```python
+        >>> from hf_contrastive import ConvEncoderConfig, ConvEncoderModel, SimCLRForPreTraining
+        >>> encoder = ConvEncoderModel(ConvEncoderConfig(channels=[8, 16]))
+        >>> SimCLRForPreTraining.from_backbone(encoder, projection_dims=[16, 8]).config.backbone_config.model_type
+        'conv_encoder'
+
+        ```
+        """
+        pooling = config_fields.get("pooling", "auto")
+        missing: list[str] = []
+        if isinstance(backbone, (str, os.PathLike)):
+            from transformers import AutoConfig
+
+            options = _backbone_options(AutoConfig.from_pretrained(backbone), pooling)
+            backbone, info = AutoModel.from_pretrained(
+                backbone, use_safetensors=True, dtype=torch.float32, output_loading_info=True, **options
+            )
+            # transformers would only warn, and draw the missing tensors
+            missing = sorted(info["missing_keys"])
+        model = cls(cls.config_class(backbone_config=backbone.config, **config_fields))
+        # what the source has beyond this model's backbone (an unused pooler, a classification head) is left behind
+        missing = missing or _copy_weights(backbone, model.backbone)
+        if missing:
+            raise ValueError(
+                f"the given backbone has no weights for {len(missing)} tensors of {type(model.backbone).__name__}, for "
+                f"example {missing[0]!r}; give a checkpoint of the same architecture."
+            )
+        return model.train()
+
+    def pool(self, outputs: Any) -> torch.Tensor:
+        """One vector per image from the backbone's output, as `config.pooling` says.
+
+        Args:
+            outputs (`ModelOutput`): of the backbone, with `last_hidden_state` as a map `[batch, dim, height, width]`
+                or a sequence `[batch, positions, dim]`.
+
+        Returns:
+            `torch.Tensor` `[batch, dim]`.
+        """
+        hidden = outputs.last_hidden_state
+        if self.config.pooling == "pooler":
+            if getattr(outputs, "pooler_output", None) is None:
+                raise ValueError(f"{type(self.backbone).__name__} returns no pooler_output; set `pooling` to 'auto'.")
+            return outputs.pooler_output.flatten(1)
+        if hidden.ndim == 4:
+            if self.config.pooling == "cls":
+                raise ValueError("`pooling` is 'cls', but this backbone returns a map; set 'mean' or 'auto'.")
+            return hidden.mean((2, 3))
+        return hidden.mean(1) if self.config.pooling == "mean" else hidden[:, 0]
+
+    def forward(self, pixel_values: torch.Tensor) -> EmbeddingOutput:
+        """Features and projections of single images.
+
+        Args:
+            pixel_values (`torch.FloatTensor` `[batch, channels, height, width]`): images.
+
+        Returns:
+            [`EmbeddingOutput`] with `embeds`, `projections` and `last_hidden_state`.
+
+        Raises:
+            ValueError: images of another shape.
+        """
+        self._check(pixel_values, "[batch, channels, height, width]", 4)
+        outputs = self.backbone(pixel_values=pixel_values)
+        embeds = self.pool(outputs)
+        return EmbeddingOutput(
+            embeds=embeds,
+            projections=self.projection_head(embeds),
+            last_hidden_state=outputs.last_hidden_state,
+        )
+
+    def _check(self, pixel_values: torch.Tensor, expected: str, ndim: int) -> None:
+        if pixel_values.ndim != ndim:
+            raise ValueError(f"`pixel_values` has shape {tuple(pixel_values.shape)}, expected {expected}.")
+        channels = self.config.num_channels
+        if pixel_values.shape[-3] != channels:
+            raise ValueError(
+                f"`pixel_values` has {pixel_values.shape[-3]} channels, but the backbone takes {channels}; convert the "
+                f"images or set num_channels={pixel_values.shape[-3]} in `backbone_config`."
+            )
+
+    def _embed_for_encode(self, pixel_values: torch.Tensor, *, readout: str) -> torch.Tensor:
+        self._check(pixel_values, "[batch, channels, height, width]", 4)
+        embeds = self.pool(self.backbone(pixel_values=pixel_values))
+        number = self.readouts.index(readout)
+        return embeds if number == 0 else self.projection_head(embeds, num_layers=number)
+
+
+class SiameseForPreTraining(SiameseModel):
+    """Views of one image against the views of the other images of the batch; base of systems with NT-Xent."""
+
+    objective_formula = (
+        "mean over anchors i of -log( exp(s(i, i')) / sum over k != i of exp(s(i, k)) ), s = cosine / temperature"
+    )
+
+    def embed_views(self, pixel_values: torch.Tensor) -> dict[str, torch.Tensor]:
+        """Features and projections of every view.
+
+        Args:
+            pixel_values (`torch.FloatTensor` `[batch, views, channels, height, width]`): the views.
+
+        Returns:
+            `{"projections": [batch, views, projection_dim], "embeds": [batch, views, dim]}`.
+        """
+        self._check(pixel_values, "[batch, views, channels, height, width]", 5)
+        batch, views = pixel_values.shape[:2]
+        # all views in one pass: batch norm sees the joint statistics of both views, as SimCLR's own code does
+        embeds = self.pool(self.backbone(pixel_values=pixel_values.flatten(0, 1)))
+        projections = self.projection_head(embeds)
+        return {
+            "projections": projections.unflatten(0, (batch, views)),
+            "embeds": embeds.unflatten(0, (batch, views)),
+        }
+
+    def compute_objective(
+        self,
+        embeds: dict[str, torch.Tensor],
+        sample_ids: torch.Tensor | None = None,
+        return_loss: bool = True,
+    ) -> ViewsOutput:
+        """NT-Xent over the views of the batch, gathered from all processes.
+
+        Args:
+            embeds (`dict`): what `embed_views` returns, for the whole batch.
+            sample_ids (`torch.LongTensor` `[batch]`, *optional*): rows with the same id are never negatives.
+            return_loss (`bool`, defaults to `True`): compute the loss.
+
+        Returns:
+            [`ViewsOutput`].
+        """
+        projections = embeds["projections"]
+        loss = None
+        if return_loss:
+            if projections.shape[1] < 2:
+                raise ValueError(
+                    f"`pixel_values` holds {projections.shape[1]} view of each image, the objective compares at least "
+                    "2; use a view transform with num_views=2."
+                )
+            options: dict[str, Any] = {
+                "temperature": self.config.temperature,
+                "sample_ids": sample_ids,
+                "gather": True,
+            }
+            if projections.shape[1] == 2:
+                loss = nt_xent(projections[:, 0], projections[:, 1], **options)
+            else:
+                loss = nt_xent_multi_view(projections, **options)
+        return ViewsOutput(loss=loss, embeds=embeds["embeds"], projections=projections)
+
+    def forward(
+        self,
+        pixel_values: torch.Tensor | Sequence[torch.Tensor],
+        sample_ids: torch.Tensor | None = None,
+        return_loss: bool = True,
+    ) -> ViewsOutput:
+        """Embed views and compare them.
+
+        Args:
+            pixel_values (`torch.FloatTensor` `[batch, views, channels, height, width]`, or a sequence of one tensor
+                `[batch, channels, height, width]` per view): the views.
+            sample_ids (`torch.LongTensor` `[batch]`, *optional*): rows with the same id are never negatives of each
+                other (exact false-negative mask), for example labels or ids of duplicates.
+            return_loss (`bool`, defaults to `True`): compute the loss.
+
+        Returns:
+            [`ViewsOutput`] with `loss`, `embeds` and `projections`.
+
+        Raises:
+            ValueError: a wrong shape, or fewer than two views.
+        """
+        if not isinstance(pixel_values, torch.Tensor):
+            pixel_values = torch.stack(list(pixel_values), dim=1)
+        return self.compute_objective(self.embed_views(pixel_values), sample_ids, return_loss)
+
+
+def _copy_weights(source: nn.Module, target: nn.Module) -> list[str]:
+    """Copy tensors of the same name; returns the names that the source does not have."""
+    return list(target.load_state_dict(source.state_dict(), strict=False).missing_keys)

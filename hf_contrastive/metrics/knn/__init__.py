@@ -1,0 +1,1 @@
+"""The `knn` metric; open it with `evaluate.load(metric_path("knn"))`."""

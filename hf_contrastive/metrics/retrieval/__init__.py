@@ -1,0 +1,1 @@
+"""The `retrieval` metric; open it with `evaluate.load(metric_path("retrieval"))`."""

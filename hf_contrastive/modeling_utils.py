@@ -1,0 +1,213 @@
+"""The base class of every model of the library, and the few things all of them need."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Generator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, ClassVar, get_type_hints
+
+import torch
+from torch import nn
+from transformers import PreTrainedModel
+from transformers import initialization as init
+
+from hf_contrastive.configuration_utils import blank_local_paths
+
+
+class ContrastivePreTrainedModel(PreTrainedModel):
+    """Base of all models: what a trainer, an evaluation and the hub may rely on.
+
+    A pre-training model splits its `forward` in two, so that a big batch can be embedded in chunks (gradient cache)
+    and the objective still sees all of it:
+
+    - `embed_views(**view_inputs)` does the learnable work per sample and returns tensors with the batch first,
+    - `compute_objective(embeds, **other_inputs)` computes the loss over the whole (gathered) batch.
+
+    `encode` gives the embeddings a user wants, whatever the domain. `after_optimizer_step` does what has to run after
+    each real optimiser step (momentum encoders, queues); a callback of the library calls it, and a plain PyTorch loop
+    can call it just as well.
+    """
+
+    # Trainer would otherwise believe that the model divides by the number of accumulated items itself.
+    accepts_loss_kwargs = False
+    supports_gradient_checkpointing = True
+    _supports_sdpa = True
+    _supports_flash_attn = True
+
+    #: names of the `forward` arguments that go to `embed_views`; the others go to `compute_objective`
+    view_inputs: ClassVar[tuple[str, ...]] = ()
+    #: names that `encode(readout=...)` takes; the first is the default
+    readouts: tuple[str, ...] = ("backbone",)
+
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        super().__init_subclass__(**kwargs)
+        # transformers takes the annotation `config: XConfig` as it is, a string under postponed evaluation
+        if isinstance(cls.config_class, str):
+            cls.config_class = get_type_hints(cls)["config"]
+
+    @classmethod
+    def from_pretrained(cls, pretrained_model_name_or_path: Any, *args: Any, **kwargs: Any) -> Any:
+        """Load a checkpoint of this system from a folder or the hub; see `transformers.PreTrainedModel.from_pretrained`.
+
+        Differences: only safetensors are read (nothing is ever unpickled), frozen parts are frozen again, and a
+        checkpoint of another system is refused by name.
+
+        Raises:
+            ValueError: the checkpoint belongs to another system, or holds only pickled weights.
+        """
+        from hf_contrastive.hub.loading import check_checkpoint
+
+        kwargs["use_safetensors"] = True
+        if kwargs.get("config") is None and pretrained_model_name_or_path is not None:
+            check_checkpoint(
+                pretrained_model_name_or_path, expected=cls.config_class.model_type, **_hub_options(kwargs)
+            )
+        loaded = super().from_pretrained(pretrained_model_name_or_path, *args, **kwargs)
+        model = loaded[0] if isinstance(loaded, tuple) else loaded
+        model._freeze()
+        return loaded
+
+    def save_pretrained(self, save_directory: Any, *args: Any, **kwargs: Any) -> None:
+        """Save config and weights; the folder is complete or untouched, and holds no local path.
+
+        Args:
+            save_directory (`str` or `Path`): target folder.
+            *args, **kwargs: as `transformers.PreTrainedModel.save_pretrained`.
+
+        Raises:
+            OSError: the save failed (disk full, no permission); an earlier checkpoint in the folder is still there.
+        """
+        from hf_contrastive.hub.atomic import atomic_folder
+
+        if kwargs.get("is_main_process", True) is False:
+            return
+        push = kwargs.pop("push_to_hub", False)
+        if push:
+            raise ValueError("`save_pretrained(push_to_hub=True)` is not offered; call `model.push_to_hub(repo_id)`.")
+        blank_local_paths(self.config)
+        # transformers writes the tensors of some backbones (ViT) under older names, which `load_state_dict`, and so
+        # the Trainer when it resumes, does not find
+        kwargs.setdefault("save_original_format", False)
+        with atomic_folder(Path(save_directory)) as folder:
+            super().save_pretrained(folder, *args, **kwargs)
+
+    def push_to_hub(self, repo_id: str, **kwargs: Any) -> Any:
+        """Upload config, weights and a model card to the hub; see `hf_contrastive.hub.push_to_hub` for arguments."""
+        from hf_contrastive.hub import push_to_hub
+
+        return push_to_hub(self, repo_id, **kwargs)
+
+    def post_init(self) -> None:
+        """Initialise weights, then freeze what the configuration says is frozen."""
+        super().post_init()
+        self._freeze()
+
+    def _frozen(self) -> list[nn.Module]:
+        modules = []
+        for name in getattr(self.config, "frozen_modules", None) or []:
+            module = dict(self.named_children()).get(name)
+            if module is None:
+                raise ValueError(
+                    f"`frozen_modules` names {name!r}, but the parts of {type(self).__name__} are: "
+                    f"{', '.join(name for name, _ in self.named_children())}."
+                )
+            modules.append(module)
+        return modules
+
+    def _freeze(self) -> None:
+        # `requires_grad=False` set while constructing is lost by `from_pretrained`, so this runs again after loading.
+        for module in self._frozen():
+            module.requires_grad_(False)
+            module.eval()
+
+    def train(self, mode: bool = True) -> ContrastivePreTrainedModel:
+        """Switch to training mode; frozen parts stay in eval mode, so that their statistics do not move."""
+        super().train(mode)
+        for module in self._frozen():
+            module.eval()
+        return self
+
+    def _init_weights(self, module: nn.Module) -> None:
+        super()._init_weights(module)
+        if isinstance(module, nn.Linear):
+            # torch's own default, which heads of the reference implementations rely on; transformers' normal(0, 0.02)
+            # shrinks the projections of a deep head.
+            init_linear_like_torch(module)
+
+    def embed_views(self, **view_inputs: Any) -> dict[str, torch.Tensor]:
+        """Embed every view of every sample; returns tensors with the batch first."""
+        raise NotImplementedError(f"{type(self).__name__} has no objective; use its ForPreTraining class to train.")
+
+    def compute_objective(self, embeds: dict[str, torch.Tensor], **other_inputs: Any) -> Any:
+        """The objective over a whole batch of embeddings; returns a `ModelOutput` with `loss`."""
+        raise NotImplementedError(f"{type(self).__name__} has no objective; use its ForPreTraining class to train.")
+
+    def after_optimizer_step(self) -> None:
+        """What has to happen after each real optimiser step; nothing by default."""
+
+    def _embed_for_encode(self, *args: Any, readout: str, **kwargs: Any) -> torch.Tensor:
+        raise NotImplementedError
+
+    @torch.no_grad()
+    def encode(
+        self, *inputs: torch.Tensor, readout: str | None = None, normalize: bool = False, **named: torch.Tensor
+    ) -> torch.Tensor:
+        """Embeddings for downstream use: eval mode, no gradient, one row per sample.
+
+        Args:
+            *inputs, **named (`torch.Tensor`): the model's main input, for images `pixel_values`
+                `[batch, channels, height, width]`.
+            readout (`str`, *optional*): where to read, one of `self.readouts`; the first one by default.
+            normalize (`bool`, defaults to `False`): scale every row to length 1.
+
+        Returns:
+            `torch.Tensor` `[batch, dim]`.
+
+        Raises:
+            ValueError: unknown readout.
+
+        Example:
+
+        ```python
+        >>> import torch
+        >>> from hf_contrastive import ConvEncoderConfig, SimCLRConfig, SimCLRModel
+        >>> config = SimCLRConfig(backbone_config=ConvEncoderConfig(channels=[8, 16]), projection_dims=[16, 8])
+        >>> SimCLRModel(config).encode(torch.rand(3, 3, 32, 32)).shape
+        torch.Size([3, 16])
+
+        ```
+        """
+        readout = self.readouts[0] if readout is None else readout
+        if readout not in self.readouts:
+            raise ValueError(f"`readout` is {readout!r}; {type(self).__name__} offers: {', '.join(self.readouts)}.")
+        with evaluation_mode(self):
+            embeds = self._embed_for_encode(*inputs, readout=readout, **named)
+        return nn.functional.normalize(embeds, dim=-1) if normalize else embeds
+
+
+def _hub_options(kwargs: dict[str, Any]) -> dict[str, Any]:
+    names = ("revision", "token", "cache_dir", "subfolder", "local_files_only")
+    return {name: kwargs[name] for name in names if kwargs.get(name) is not None}
+
+
+def init_linear_like_torch(module: nn.Linear) -> None:
+    """`torch.nn.Linear.reset_parameters` with functions that leave loaded tensors alone."""
+    init.kaiming_uniform_(module.weight, a=math.sqrt(5))
+    if module.bias is not None:
+        bound = 1 / math.sqrt(module.in_features) if module.in_features > 0 else 0
+        init.uniform_(module.bias, -bound, bound)
+
+
+@contextmanager
+def evaluation_mode(model: nn.Module) -> Generator[None]:
+    """Put every submodule in eval mode and restore each one's own mode afterwards."""
+    training = [module for module in model.modules() if module.training]
+    for module in training:
+        module.training = False
+    try:
+        yield
+    finally:
+        for module in training:
+            module.training = True

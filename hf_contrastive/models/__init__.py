@@ -1,0 +1,1 @@
+"""One room per system: all that is its own."""

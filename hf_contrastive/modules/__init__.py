@@ -1,0 +1,1 @@
+"""Parts with state that several systems share."""

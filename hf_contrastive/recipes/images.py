@@ -1,0 +1,740 @@
+"""Shared by the recipes that train an encoder on views of images."""
+
+from __future__ import annotations
+
+import datetime
+import importlib.util
+import json
+import os
+import platform
+import shlex
+import sys
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch.utils.data import DataLoader
+from transformers import AutoConfig
+from transformers.utils import logging as hf_logging
+
+from hf_contrastive.data import (
+    DistinctLabelBatchSampler,
+    EvalCollator,
+    MultiViewCollator,
+    ProcessorTransform,
+    SimCLRViews,
+    image_processor,
+    list_splits,
+    load_images,
+)
+from hf_contrastive.distributed import is_main_process
+from hf_contrastive.evaluation import bootstrap_interval, knn_predict, linear_probe
+from hf_contrastive.hub import Metric, write_model_card
+from hf_contrastive.modules.lora import add_lora
+from hf_contrastive.registry import SystemSpec
+from hf_contrastive.reporting import metrics_table, plot_run, plot_views, save_embeddings, say
+from hf_contrastive.training import batch_report, final_report
+from hf_contrastive.training.unwrap import unwrap_model
+
+
+VIEW_PRESETS: dict[str, Callable[..., SimCLRViews]] = {
+    "imagenet": SimCLRViews.imagenet,
+    "cifar": SimCLRViews.cifar,
+    "gsimclr_cifar": SimCLRViews.gsimclr_cifar,
+    "gsimclr_imagenet": SimCLRViews.gsimclr_imagenet,
+    "digits": SimCLRViews.digits,
+}
+
+
+def _option(default: Any, help_text: str) -> Any:
+    return field(default=default, metadata={"help": help_text})
+
+
+@dataclass
+class DataArguments:
+    """data: where the images come from"""
+
+    dataset_path: str = _option("digits", "'digits', a folder of images, .parquet or .npz files, or a hub id.")
+    dataset_name: str | None = _option(None, "Configuration of a hub dataset.")
+    image_column: str | None = _option(None, "Column of the images; found by itself where there is no doubt.")
+    label_column: str | None = _option(None, "Column of the labels, used only to measure.")
+    train_split: str = _option("train", "Split to train on.")
+    test_split: str = _option("test", "Split to measure on.")
+    test_fraction: float | None = _option(None, "Hold this share out as the test split where there is only one split.")
+    max_train_samples: int | None = _option(None, "Train on that many images, drawn with the seed.")
+    max_test_samples: int | None = _option(None, "Measure on that many images, drawn with the seed.")
+    on_unreadable: str = _option("stop", "An image that cannot be read: 'stop', or 'skip' with a count.")
+    streaming: bool = _option(False, "Read the training images as you go; needs max_steps.")
+
+
+@dataclass
+class ViewArguments:
+    """views: how two views of an image are made"""
+
+    image_size: int = _option(32, "Side of the views in pixels.")
+    augmentation: str = _option("cifar", f"Preset: {', '.join(VIEW_PRESETS)}.")
+    num_views: int = _option(2, "Views of each image.")
+    view_options: dict | None = _option(None, 'Changes to the preset, as JSON: {"flip": 0.0, "blur_p": 0.5}.')
+
+
+@dataclass
+class ModelArguments:
+    """model: backbone and projection head"""
+
+    backbone: str = _option(
+        "resnet", "A model type (resnet, vit, conv_encoder, ...), or a folder or hub id to start from."
+    )
+    backbone_options: dict | None = _option(None, 'Fields of the backbone configuration, as JSON: {"depths": [2, 2]}.')
+    pooling: str = _option("auto", "From the backbone's output to one vector: auto, mean, cls, pooler.")
+    projection_dims: list[int] | None = _option(None, "Sizes of the projection head's layers; none = the paper's.")
+    projection_batch_norm: bool | None = _option(None, "Batch norm in the projection head; none = the paper's.")
+    temperature: float | None = _option(None, "Divides the cosine similarities; none = the paper's.")
+    freeze_backbone: bool = _option(False, "Train the projection head alone.")
+    lora_rank: int | None = _option(None, "Train low-rank adapters of this rank on the backbone instead of all of it.")
+    lora_alpha: int | None = _option(None, "Scale of the adapters; none = twice the rank.")
+    sync_batch_norm: bool = _option(False, "Batch-norm statistics over all processes (GPU only).")
+
+
+@dataclass
+class MeasureArguments:
+    """measuring: what stands in the table at the end"""
+
+    knn_k: int = _option(20, "Neighbours that vote in kNN (cosine similarity, equal votes).")
+    linear_probe: bool = _option(True, "Also train a linear classifier on the frozen features.")
+    readout: str | None = _option(None, "Where the encoder is read: backbone, projection_1, ...; none = backbone.")
+    pictures: bool = _option(True, "Draw embedding map, curves, views, similarities and neighbours.")
+
+
+@dataclass
+class RunArguments:
+    """run: what this command does"""
+
+    dry_run: bool = _option(False, "Build everything, take one step on two rows, print the shapes, write nothing.")
+    overwrite: bool = _option(False, "Delete what an earlier run left in output_dir.")
+
+
+def prepare_output(args: Any, run: RunArguments) -> None:
+    """Refuse to write into the folder of an earlier run, unless it is resumed or to be deleted.
+
+    Args:
+        args (`TrainingArguments`): `output_dir` and `resume_from_checkpoint` are read.
+        run ([`RunArguments`]): the flags of the command.
+
+    Raises:
+        SystemExit: with code 2; the message says what to type.
+    """
+    hf_logging.disable_progress_bar()  # bars of loading and saving; training keeps its own
+    if not torch.cuda.is_available():
+        args.dataloader_pin_memory = False
+    if not sys.stderr.isatty():
+        args.disable_tqdm = True  # plain lines instead of a bar drawn over and over into a log
+    folder = Path(args.output_dir)
+    if run.dry_run or args.resume_from_checkpoint or not is_main_process():
+        return
+    if folder.is_dir() and any(folder.iterdir()):
+        if not run.overwrite:
+            print(
+                f"error: {folder} holds an earlier run. Add --resume_from_checkpoint true to go on with it, --overwrite "
+                "to delete it, or choose another --output_dir.",
+                file=sys.stderr,
+            )
+            raise SystemExit(2)
+        if not (folder / "trainer_state.json").exists() and not (folder / "metrics.jsonl").exists():
+            print(f"error: {folder} is no folder of a run, so it is not deleted; choose another.", file=sys.stderr)
+            raise SystemExit(2)
+        import shutil
+
+        shutil.rmtree(folder)
+
+
+def load_splits(data: DataArguments, seed: int) -> tuple[Any, Any | None]:
+    """Training and test images; no test split where there is none to be had.
+
+    Args:
+        data ([`DataArguments`]): where from.
+        seed (`int`): of the draws.
+
+    Returns:
+        `(train, test or None)`: `datasets` objects with `image`, `label` (if known) and `index`.
+    """
+    common: dict[str, Any] = {
+        "name": data.dataset_name,
+        "image_column": data.image_column,
+        "label_column": data.label_column,
+        "on_unreadable": data.on_unreadable,
+        "test_fraction": data.test_fraction,
+        "seed": seed,
+    }
+    train = load_images(
+        data.dataset_path,
+        split=data.train_split,
+        streaming=data.streaming,
+        max_samples=data.max_train_samples,
+        **common,
+    )
+    splits = list_splits(data.dataset_path, name=data.dataset_name)
+    if data.test_split not in splits and data.test_fraction is None:
+        say(
+            f"{data.dataset_path} has no split {data.test_split!r} (found: {', '.join(splits)}), so nothing is measured at "
+            "the end; pass --test_split, or --test_fraction 0.2 to hold a part out."
+        )
+        return train, None
+    test = load_images(data.dataset_path, split=data.test_split, max_samples=data.max_test_samples, **common)
+    return train, test
+
+
+def make_views(view: ViewArguments, seed: int) -> SimCLRViews:
+    """The random views that the arguments describe.
+
+    Raises:
+        ValueError: unknown preset or option.
+    """
+    if view.augmentation not in VIEW_PRESETS:
+        raise ValueError(f"`augmentation` is {view.augmentation!r}; presets are: {', '.join(VIEW_PRESETS)}.")
+    changes = {"channels": 3, "num_views": view.num_views, "seed": seed, **(view.view_options or {})}
+    allowed = set(SimCLRViews(view.image_size).to_dict())
+    unknown = sorted(set(changes) - allowed)
+    if unknown:
+        raise ValueError(f"`view_options` has {', '.join(unknown)}; known are: {', '.join(sorted(allowed))}.")
+    return VIEW_PRESETS[view.augmentation](view.image_size, **changes)
+
+
+def make_model(spec: SystemSpec, model: ModelArguments, views: SimCLRViews) -> Any:
+    """The pre-training model that the arguments describe, in training mode.
+
+    Args:
+        spec ([`SystemSpec`]): the system's row in the registry.
+        model ([`ModelArguments`]): backbone and head.
+        views ([`SimCLRViews`]): tells channels and size of the images.
+
+    Returns:
+        A `ForPreTraining` model; wrapped by PEFT with `lora_rank`.
+    """
+    fields: dict[str, Any] = {"pooling": model.pooling}
+    for name in ("projection_dims", "projection_batch_norm", "temperature"):
+        if getattr(model, name) is not None:
+            fields[name] = getattr(model, name)
+    if model.freeze_backbone:
+        fields["frozen_modules"] = ["backbone"]
+    if model.backbone in _model_types():
+        options: dict[str, Any] = {"num_channels": views.channels, **(model.backbone_options or {})}
+        probe = AutoConfig.for_model(model.backbone)
+        if hasattr(probe, "image_size"):
+            options.setdefault("image_size", views.size)
+        config = AutoConfig.for_model(model.backbone, **options)
+        built = spec.pretraining_class()(spec.config_class()(backbone_config=config, **fields))
+    else:
+        if model.backbone_options:
+            raise ValueError("`backbone_options` describe a new backbone; a checkpoint brings its own configuration.")
+        built = spec.pretraining_class().from_backbone(model.backbone, **fields)
+    built.train()
+    if model.sync_batch_norm:
+        built = torch.nn.SyncBatchNorm.convert_sync_batchnorm(built)
+    if model.lora_rank is not None:
+        built = add_lora(built, r=model.lora_rank, alpha=model.lora_alpha)
+    return built
+
+
+def base_model_of(model: ModelArguments) -> str | None:
+    """The hub id that training started from, or `None` for a new backbone or a local folder."""
+    known = model.backbone in _model_types() or Path(model.backbone).exists()
+    return None if known else model.backbone
+
+
+def _model_types() -> set[str]:
+    from transformers.models.auto.configuration_auto import CONFIG_MAPPING
+
+    return set(CONFIG_MAPPING.keys())
+
+
+@dataclass
+class Pipeline:
+    """Transforms that belong together: random views for training, the saved processor for everything else.
+
+    Args:
+        views ([`SimCLRViews`]): random views.
+        processor: the image processor saved with the checkpoint.
+        train_collator, eval_collator: for dataloaders.
+    """
+
+    views: SimCLRViews
+    processor: Any
+    train_collator: MultiViewCollator
+    eval_collator: EvalCollator
+
+    @classmethod
+    def build(cls, views: SimCLRViews, sample_id_column: str | None = None) -> Pipeline:
+        """Derive processor and collators from the views."""
+        processor = image_processor(views.size, views.mean, views.std)
+        evaluate = EvalCollator(ProcessorTransform(processor, views.channels))
+        return cls(views, processor, MultiViewCollator(views, sample_id_column), evaluate)
+
+
+@torch.no_grad()
+def encode_images(
+    model: Any,
+    dataset: Any,
+    collator: Any,
+    *,
+    readout: str | None = None,
+    batch_size: int = 256,
+    device: torch.device | str = "cpu",
+) -> np.ndarray:
+    """Features of all images of a dataset.
+
+    Args:
+        model: has `encode`; `None` gives the pixels themselves.
+        dataset (`datasets.Dataset`): the images.
+        collator (`Callable`): rows to `pixel_values`.
+        readout (`str`, *optional*): where to read.
+        batch_size (`int`): rows at a time.
+        device: where to compute.
+
+    Returns:
+        `numpy.ndarray` `[rows, dim]`.
+    """
+    parts = []
+    for batch in DataLoader(dataset, batch_size=batch_size, collate_fn=collator):
+        pixels = batch["pixel_values"]
+        if model is None:
+            parts.append(pixels.flatten(1).numpy())
+        else:
+            parts.append(unwrap_model(model).encode(pixels.to(device), readout=readout).float().cpu().numpy())
+    return np.concatenate(parts)
+
+
+def score(
+    train: np.ndarray, train_labels: np.ndarray, test: np.ndarray, test_labels: np.ndarray, measure: MeasureArguments
+) -> dict[str, float]:
+    """kNN and linear-probe accuracy of features, with a 95 % bootstrap interval over the test images.
+
+    Returns:
+        `dict` with `knn`, `knn_low`, `knn_high` and, if wanted, `linear`, `linear_low`, `linear_high`.
+    """
+    predicted = knn_predict(train, train_labels, test, k=min(measure.knn_k, len(train)))
+    correct = np.asarray(predicted) == test_labels
+    low, high = bootstrap_interval(correct)
+    results = {"knn": float(correct.mean()), "knn_low": low, "knn_high": high}
+    if measure.linear_probe:
+        probe = linear_probe(train, train_labels, test, test_labels)
+        results["linear"] = float(probe["accuracy"])
+    return results
+
+
+def labels_of(dataset: Any | None) -> np.ndarray | None:
+    """The label column as an array, or `None`."""
+    if dataset is None or "label" not in (dataset.column_names or []):
+        return None
+    return np.asarray(dataset["label"][:])
+
+
+def measure_table(
+    models: Mapping[str, Any],
+    train: Any,
+    test: Any,
+    pipeline: Pipeline,
+    measure: MeasureArguments,
+    device: torch.device | str = "cpu",
+) -> list[dict[str, Any]]:
+    """Measure several encoders on the same images in the same way.
+
+    Args:
+        models (`Mapping[str, model or None]`): by the name in the table; `None` = raw pixels.
+        train, test (`datasets.Dataset`): labelled images.
+        pipeline ([`Pipeline`]): the transform.
+        measure ([`MeasureArguments`]): what to measure.
+        device: where to compute.
+
+    Returns:
+        One row per model: `features`, `knn`, `linear`, ...
+
+    Raises:
+        ValueError: images without labels.
+    """
+    train_labels, test_labels = labels_of(train), labels_of(test)
+    if train_labels is None or test_labels is None:
+        raise ValueError("there is nothing to measure: the training or the test images have no column 'label'.")
+    rows = []
+    for name, model in models.items():
+        features = [
+            encode_images(
+                model,
+                part,
+                pipeline.eval_collator,
+                readout=measure.readout if model is not None else None,
+                device=device,
+            )
+            for part in (train, test)
+        ]
+        rows.append({"features": name, **score(features[0], train_labels, features[1], test_labels, measure)})
+    return rows
+
+
+def show_table(rows: Sequence[Mapping[str, Any]], measure: MeasureArguments, title: str) -> str:
+    """Print the table of features and accuracies."""
+    shown = []
+    for row in rows:
+        line = {
+            "features": row["features"],
+            f"kNN({measure.knn_k}) %": f"{100 * row['knn']:.2f}",
+            "95 % interval": f"{100 * row['knn_low']:.1f} to {100 * row['knn_high']:.1f}",
+        }
+        if "linear" in row:
+            line["linear probe %"] = f"{100 * row['linear']:.2f}"
+        shown.append(line)
+    return metrics_table(shown, title=title)
+
+
+def draw_pictures(
+    folder: str | Path, model: Any, dataset: Any, pipeline: Pipeline, data: str, device: torch.device | str = "cpu"
+) -> list[Path]:
+    """Views, embedding map, similarities, neighbours and curves of a run, as PNG with the CSV behind each.
+
+    Args:
+        folder (`str` or `Path`): the run; pictures go to its `plots/`.
+        model: the trained model.
+        dataset (`datasets.Dataset`): images to show.
+        pipeline ([`Pipeline`]): transforms.
+        data (`str`): what data these are, for titles.
+        device: where to compute.
+
+    Returns:
+        The PNG files.
+    """
+    plots = Path(folder) / "plots"
+    plots.mkdir(parents=True, exist_ok=True)
+    shown = dataset.select(range(min(1000, len(dataset))))
+    few = shown.select(range(min(64, len(shown))))
+    views = pipeline.train_collator([few[row] for row in range(len(few))])["pixel_values"]
+    embeds = encode_images(model, shown, pipeline.eval_collator, device=device)
+    bare = unwrap_model(model)
+    projections = [
+        bare.encode(views[:, view].to(device), readout=bare.readouts[-1]).float().cpu().numpy() for view in range(2)
+    ]
+    names = getattr(shown.features.get("label"), "names", None)
+    originals = [shown[row]["image"] for row in range(len(shown))]
+    pixels = ProcessorTransform(image_processor(pipeline.views.size), pipeline.views.channels)(originals).numpy()
+    save_embeddings(
+        folder,
+        embeddings=embeds,
+        labels=labels_of(shown),
+        class_names=names,
+        z_i=projections[0],
+        z_j=projections[1],
+        images=pixels,
+        data=data,
+    )
+    picture = plot_views(
+        views[:6],
+        plots / "views.png",
+        originals=originals[:6],
+        mean=pipeline.views.mean,
+        std=pipeline.views.std,
+        data=data,
+    )
+    return [Path(picture.path), *(Path(drawn.path) for drawn in plot_run(folder, plots))]
+
+
+def card_metrics(
+    rows: Sequence[Mapping[str, Any]], trained: str, dataset: str, measure: MeasureArguments
+) -> list[Metric]:
+    """The table as rows of a model card; the trained system is the one the hub shows."""
+    metrics = []
+    names = {"knn": f"kNN accuracy (k={measure.knn_k})", "linear": "linear-probe accuracy"}
+    for row in rows:
+        for key, name in names.items():
+            if key in row:
+                system = "this model" if row["features"] == trained else row["features"]
+                metrics.append(Metric(name, round(row[key], 4), dataset, system=system))
+    return metrics
+
+
+def describe_data(data: DataArguments, train: Any, test: Any | None) -> dict[str, Any]:
+    """What the card says of the data; a local folder appears by its name only."""
+    local = Path(data.dataset_path).expanduser().exists() or data.dataset_path == "digits"
+    name = (
+        "scikit-learn digits"
+        if data.dataset_path == "digits"
+        else Path(data.dataset_path).name
+        if local
+        else data.dataset_path
+    )
+    about: dict[str, Any] = {"name": name, "split": data.train_split}
+    if hasattr(train, "__len__"):
+        about["rows"] = len(train)
+    if not local:
+        about["id"] = data.dataset_path
+    labels = labels_of(train) if hasattr(train, "__len__") else None
+    columns = {"image": "the images", "index": "row number"}
+    if labels is not None:
+        classes = len(np.unique(labels))
+        about["classes"] = classes
+        columns["label"] = f"{classes} classes, used only to measure"
+    about["columns"] = columns
+    if data.dataset_path == "digits":
+        about["licence"] = "BSD-3-Clause (bundled with scikit-learn); original scans: UCI, CC BY 4.0"
+        about["description"] = (
+            "8x8 scans of handwritten digits; training rows and test rows (the last half) are of different writers."
+        )
+    return about
+
+
+def machine() -> str:
+    """What kind of machine this is, without its name."""
+    gpu = torch.cuda.get_device_name(0) if torch.cuda.is_available() else "no GPU"
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    return f"{platform.system()} {platform.machine()}, {cores} CPU cores, {gpu}"
+
+
+def command_line() -> str:
+    """The command of this run, ready to repeat; folders of this machine are shortened to their names."""
+    words = []
+    for number, word in enumerate(sys.argv):
+        path = Path(word)
+        if number == 0 and path.name == "train.py":
+            word = f"recipes/{path.resolve().parent.name}/train.py"
+        elif path.is_absolute():
+            word = path.name
+        words.append(shlex.quote(word))
+    return "accelerate launch " + " ".join(words)
+
+
+def card_training(
+    data: DataArguments,
+    train: Any,
+    test: Any | None,
+    settings: Mapping[str, Any],
+    loss: str,
+    seconds: float,
+) -> dict[str, Any]:
+    """The training part of a model card."""
+    return {
+        "data": describe_data(data, train, test),
+        "settings": dict(settings),
+        "loss": loss,
+        "command": command_line(),
+        "date": datetime.date.today().isoformat(),
+        "hardware": machine(),
+        "wall_time": seconds,
+    }
+
+
+def check_choice(name: str, values: Sequence[str], known: Sequence[str] | Mapping[str, Any]) -> None:
+    """Refuse unknown words in a list argument.
+
+    Raises:
+        SystemExit: with code 2; names what is known.
+    """
+    unknown = [value for value in values if value not in known]
+    if unknown or not values:
+        print(
+            f"error: --{name} has {', '.join(unknown) or 'nothing'}; known are: {', '.join(known)}.", file=sys.stderr
+        )
+        raise SystemExit(2)
+
+
+def train_or_load(trainer: Any, args: Any, pipeline: Pipeline, *, final: bool) -> None:
+    """Train one arm of a comparison; on resuming, a finished arm is loaded and an unfinished one continued.
+
+    Args:
+        trainer ([`ContrastiveTrainer`]): ready to train.
+        args (`TrainingArguments`): of this arm.
+        pipeline ([`Pipeline`]): its processor is saved with a finished arm.
+        final (`bool`): whether this arm is saved by the caller.
+    """
+    folder = Path(args.output_dir)
+    resume = resume_from(args)
+    if resume and not final and (folder / "model.safetensors").is_file():
+        say(f"{folder} is finished; its weights are used.")
+        model = unwrap_model(trainer.model)
+        model.load_state_dict(type(model).from_pretrained(folder).state_dict())
+        return
+    if resume is True and not any(folder.glob("checkpoint-*")):
+        resume = None
+    trainer.train(resume_from_checkpoint=resume)
+    if not final and is_main_process():
+        unwrap_model(trainer.model).save_pretrained(folder)
+        pipeline.processor.save_pretrained(folder)
+
+
+def resume_from(args: Any) -> str | bool | None:
+    """`resume_from_checkpoint` as `Trainer.train` takes it: the words true and last mean the newest checkpoint."""
+    value = args.resume_from_checkpoint
+    return True if str(value).lower() in ("true", "last", "yes") else value
+
+
+def report(
+    trainer: Any, pipeline: Pipeline, data: DataArguments, train: Any, ids: Sequence[Any] | np.ndarray | None = None
+) -> None:
+    """Print what is about to be trained (main process only).
+
+    Args:
+        trainer ([`ContrastiveTrainer`]): ready to train.
+        pipeline ([`Pipeline`]): for the views.
+        data ([`DataArguments`]): where the images come from.
+        train (`datasets.Dataset`): the images.
+        ids (`Sequence`, *optional*): labels from which the expected number of false negatives follows.
+    """
+    about = describe_data(data, train, None)
+    used = ["image", "index"] + ([trainer.args.sample_id_column] if trainer.args.sample_id_column else [])
+    temperature = unwrap_model(trainer.model).config.temperature
+    text = batch_report(
+        trainer,
+        data=about["name"],
+        loss=NT_XENT.format(temperature=temperature),
+        num_views=pipeline.views.num_views,
+        columns_used=used,
+        labels=None if ids is None else list(ids),
+        command=command_line(),
+    )
+    say(text)
+    say(f"  views: {pipeline.views.describe()}\n")
+
+
+NT_XENT = "NT-Xent: mean over anchors of -log softmax(cosine / {temperature:g}) at the other view of the same image"
+
+
+def finish(
+    trainer: Any,
+    spec: SystemSpec,
+    pipeline: Pipeline,
+    *,
+    rows: Sequence[Mapping[str, Any]],
+    trained: str,
+    data: DataArguments,
+    splits: tuple[Any, Any | None],
+    measure: MeasureArguments,
+    started: float,
+    base_model: str | None = None,
+    extra_results: Mapping[str, Any] | None = None,
+) -> None:
+    """Save checkpoint, card, results and pictures; print the table and what to do next (main process only).
+
+    Args:
+        trainer ([`ContrastiveTrainer`]): after training.
+        spec ([`SystemSpec`]): the system.
+        pipeline ([`Pipeline`]): transforms; the processor is saved with the weights.
+        rows: of `measure_table`; empty where nothing could be measured.
+        trained (`str`): the row of `rows` that is the saved model.
+        data, splits, measure: what it was trained and measured on.
+        started (`float`): `time.time()` at the start.
+        base_model (`str`, *optional*): hub id that the training started from.
+        extra_results (`Mapping`, *optional*): further entries of `all_results.json`.
+    """
+    if not is_main_process():
+        return
+    folder, args, seconds = trainer.args.output_dir, trainer.args, time.time() - started
+    about = describe_data(data, *splits)
+    title = (
+        f"{about['name']}: {data.train_split} {len(splits[0]) if hasattr(splits[0], '__len__') else 'stream'} images"
+    )
+    if rows:
+        say()
+        show_table(rows, measure, f"{title}, measured on {len(splits[1]) if splits[1] is not None else 0} others")
+    metrics = card_metrics(rows, trained, about["name"], measure)
+    training = card_training(data, *splits, card_settings(trainer, pipeline), loss_text(trainer), seconds)
+    peft_model = trainer.accelerator.unwrap_model(trainer.model)
+    is_adapter, model = hasattr(peft_model, "peft_config"), unwrap_model(trainer.model)
+    (peft_model if is_adapter else model).save_pretrained(folder)
+    pipeline.processor.save_pretrained(folder)
+    card: dict[str, Any] = {
+        "spec": spec,
+        "config": model.config,
+        "metrics": metrics,
+        "training": training,
+        "base_model": base_model,
+        "licence": "apache-2.0",
+        "image_size": pipeline.views.size,
+        "is_adapter": is_adapter,
+    }
+    trainer.card_fields = card
+    name = f"{spec.title} on {about['name']}"
+    write_model_card(folder, model_name=name, log_history=trainer.state.log_history, **card)
+    results = {
+        "system": spec.slug,
+        "rows": list(rows),
+        "knn_k": measure.knn_k,
+        "seed": args.seed,
+        "steps": trainer.state.global_step,
+        "seconds": round(seconds, 1),
+        "data": about["name"],
+        "train_rows": about.get("rows"),
+        "test_rows": len(splits[1]) if splits[1] is not None else None,
+        "command": command_line(),
+        "date": training["date"],
+        "machine": training["hardware"],
+        **(extra_results or {}),
+    }
+    text = json.dumps(results, indent=2, sort_keys=True, default=float)
+    Path(folder, "all_results.json").write_text(text + "\n", encoding="utf-8")
+    if measure.pictures and importlib.util.find_spec("matplotlib") is None:
+        say("no pictures were drawn: matplotlib is not installed; type: pip install 'hf-contrastive[plots]'")
+    elif measure.pictures and not data.streaming:
+        shown = splits[1] if splits[1] is not None else splits[0]
+        drawn = draw_pictures(folder, model, shown, pipeline, about["name"], args.device)
+        say(f"pictures: {', '.join(str(path) for path in drawn)}")
+    if args.push_to_hub:
+        trainer.push_to_hub()
+    by_name = {row["features"]: row for row in rows}
+    say()
+    say(
+        final_report(
+            trainer,
+            metrics=_top1(by_name.get(trained)),
+            baseline=_top1(by_name.get("untrained encoder")),
+            dataset=data.dataset_path,
+            command=command_line(),
+        )
+    )
+
+
+def _top1(row: Mapping[str, Any] | None) -> dict[str, float]:
+    return {f"{name}_top1": row[name] for name in ("knn", "linear") if name in row} if row else {}
+
+
+def loss_text(trainer: Any) -> str:
+    """The objective in one line."""
+    return NT_XENT.format(temperature=unwrap_model(trainer.model).config.temperature)
+
+
+def card_settings(trainer: Any, pipeline: Pipeline) -> dict[str, Any]:
+    """Settings of the run for the card."""
+    args = trainer.args
+    return {
+        "steps": trainer.state.global_step,
+        "batch size per device": args.per_device_train_batch_size,
+        "processes": args.world_size,
+        "learning rate": args.learning_rate,
+        "schedule": str(getattr(args.lr_scheduler_type, "value", args.lr_scheduler_type)),
+        "optimizer": str(getattr(args.optim, "value", args.optim)),
+        "weight decay": args.weight_decay,
+        "seed": args.seed,
+        "views": pipeline.views.describe(),
+        "batches": "guided" if trainer.train_batch_sampler is not None else "random",
+    }
+
+
+def dry_run(
+    model: Any, dataset: Any, pipeline: Pipeline, batch_sampler: DistinctLabelBatchSampler | None = None
+) -> None:
+    """One forward and backward on two rows; prints every shape."""
+    rows = [dataset[row] for row in range(2)] if hasattr(dataset, "__len__") else list(dataset.take(2))
+    batch = pipeline.train_collator(rows)
+    bare = unwrap_model(model)
+    inputs = {name: value for name, value in batch.items() if name in ("pixel_values", "sample_ids")}
+    model.train()
+    outputs = model(**inputs)
+    outputs.loss.backward()
+    lines = [{"tensor": name, "shape": "x".join(map(str, value.shape)) or "scalar"} for name, value in inputs.items()]
+    for name, value in outputs.items():
+        shape = "x".join(map(str, value.shape)) or f"scalar {float(value.detach()):.4f}"
+        lines.append({"tensor": f"outputs.{name}", "shape": shape})
+    with_gradient = sum(parameter.grad is not None for parameter in bare.parameters())
+    metrics_table(lines, title="dry run: one step on two rows")
+    say(f"{with_gradient} parameter tensors got a gradient; nothing was written.")
+    if batch_sampler is not None:
+        say(f"first guided batch: rows {next(iter(batch_sampler))[:8]} ...")

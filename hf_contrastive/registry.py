@@ -1,0 +1,251 @@
+"""The table of systems: one row each. README table, cards, command line and the common tests are made from it.
+
+The module imports neither torch nor transformers: rows name classes as `module:Class` strings that are resolved on
+demand.
+"""
+
+from __future__ import annotations
+
+import difflib
+import importlib
+from dataclasses import dataclass
+from typing import Any
+
+
+def _resolve(reference: str) -> Any:
+    module, _, name = reference.partition(":")
+    return getattr(importlib.import_module(module), name)
+
+
+@dataclass(frozen=True)
+class ModelSpec:
+    """A configuration and its model that transformers' Auto classes should know, by reference.
+
+    Args:
+        model_type (`str`): the `model_type` written to `config.json`.
+        config (`str`): `module:Class` of the configuration.
+        model (`str`): `module:Class` that `AutoModel` builds.
+        pretraining (`str`, *optional*): `module:Class` that `AutoModelForPreTraining` builds.
+    """
+
+    model_type: str
+    config: str
+    model: str
+    pretraining: str | None = None
+
+    def config_class(self) -> Any:
+        """The configuration class."""
+        return _resolve(self.config)
+
+    def model_class(self) -> Any:
+        """The class behind `AutoModel`."""
+        return _resolve(self.model)
+
+    def pretraining_class(self) -> Any:
+        """The class behind `AutoModelForPreTraining`, or `None`."""
+        return None if self.pretraining is None else _resolve(self.pretraining)
+
+
+@dataclass(frozen=True)
+class SystemSpec:
+    """One published system: where its classes live, what it is for, and where it comes from.
+
+    Args:
+        slug (`str`): short name; also the folder under `models/`, `recipes/` and the card's file name.
+        title (`str`): name as written in text.
+        main (`ModelSpec`): the system's own config, model and pre-training model.
+        components (`tuple[ModelSpec, ...]`): further models of the system's room that have a config of their own.
+        domain (`str`): kind of data, for example `"image"`.
+        task (`str`): what it is trained for.
+        summary (`str`): one sentence a newcomer understands.
+        main_input (`str`): name of the model input that holds the data.
+        column (`str`): dataset column the data comes from.
+        paper_title, paper_url, year, bibtex: the source.
+        status (`str`): `"ready"` (parity, recipe, card) or `"experimental"`.
+        tags (`tuple[str, ...]`): hub tags beyond the common ones.
+        pipeline_tag (`str`): the hub task of a trained checkpoint.
+    """
+
+    slug: str
+    title: str
+    main: ModelSpec
+    domain: str
+    task: str
+    summary: str
+    main_input: str
+    column: str
+    paper_title: str
+    paper_url: str
+    year: int
+    bibtex: str
+    components: tuple[ModelSpec, ...] = ()
+    status: str = "ready"
+    tags: tuple[str, ...] = ()
+    pipeline_tag: str | None = None
+
+    @property
+    def model_type(self) -> str:
+        """`model_type` of the system's configuration."""
+        return self.main.model_type
+
+    @property
+    def models(self) -> tuple[ModelSpec, ...]:
+        """The main model and all components."""
+        return (self.main, *self.components)
+
+    @property
+    def recipe(self) -> str:
+        """Folder of the recipe, relative to the repository."""
+        return f"recipes/{self.slug}"
+
+    @property
+    def card(self) -> str:
+        """File of the model card, relative to the repository."""
+        return f"model_cards/{self.slug}.md"
+
+    def config_class(self) -> Any:
+        """The system's configuration class."""
+        return self.main.config_class()
+
+    def model_class(self) -> Any:
+        """The system's inference class."""
+        return self.main.model_class()
+
+    def pretraining_class(self) -> Any:
+        """The system's class with the objective."""
+        return self.main.pretraining_class()
+
+
+_MODELS = "hf_contrastive.models"
+_BACKBONES = "hf_contrastive.backbones"
+
+# Small backbones that ship with the library; systems take any AutoModel of their modality, these included.
+BACKBONES: tuple[ModelSpec, ...] = (
+    ModelSpec(
+        "conv_encoder",
+        f"{_BACKBONES}.configuration_backbones:ConvEncoderConfig",
+        f"{_BACKBONES}.modeling_backbones:ConvEncoderModel",
+    ),
+    ModelSpec(
+        "cifar_resnet",
+        f"{_BACKBONES}.configuration_backbones:CifarResNetConfig",
+        f"{_BACKBONES}.modeling_backbones:CifarResNetModel",
+    ),
+)
+
+_ROWS = (
+    SystemSpec(
+        slug="simclr",
+        title="SimCLR",
+        main=ModelSpec(
+            "simclr",
+            f"{_MODELS}.simclr.configuration_simclr:SimCLRConfig",
+            f"{_MODELS}.simclr.modeling_simclr:SimCLRModel",
+            f"{_MODELS}.simclr.modeling_simclr:SimCLRForPreTraining",
+        ),
+        domain="image",
+        task="self-supervised pre-training",
+        summary="Learns image features by making two random views of one image agree and those of different images differ.",
+        main_input="pixel_values",
+        column="image",
+        paper_title="A Simple Framework for Contrastive Learning of Visual Representations",
+        paper_url="https://arxiv.org/abs/2002.05709",
+        year=2020,
+        bibtex="""@inproceedings{chen2020simclr,
+  title={A Simple Framework for Contrastive Learning of Visual Representations},
+  author={Chen, Ting and Kornblith, Simon and Norouzi, Mohammad and Hinton, Geoffrey},
+  booktitle={International Conference on Machine Learning},
+  year={2020}
+}""",
+        tags=("self-supervised-learning", "simclr"),
+        pipeline_tag="image-feature-extraction",
+    ),
+    SystemSpec(
+        slug="gsimclr",
+        title="G-SimCLR",
+        main=ModelSpec(
+            "gsimclr",
+            f"{_MODELS}.gsimclr.configuration_gsimclr:GSimCLRConfig",
+            f"{_MODELS}.gsimclr.modeling_gsimclr:GSimCLRModel",
+            f"{_MODELS}.gsimclr.modeling_gsimclr:GSimCLRForPreTraining",
+        ),
+        components=(
+            ModelSpec(
+                "denoising_autoencoder",
+                f"{_MODELS}.gsimclr.configuration_gsimclr:DenoisingAutoencoderConfig",
+                f"{_MODELS}.gsimclr.modeling_gsimclr:DenoisingAutoencoderModel",
+            ),
+        ),
+        domain="image",
+        task="self-supervised pre-training",
+        summary="SimCLR for small batches: pseudo-labels keep images of the same cluster out of one batch.",
+        main_input="pixel_values",
+        column="image",
+        paper_title="G-SimCLR: Self-Supervised Contrastive Learning with Guided Projection via Pseudo Labelling",
+        paper_url="https://arxiv.org/abs/2009.12007",
+        year=2020,
+        bibtex="""@inproceedings{chakraborty2020gsimclr,
+  title={G-SimCLR: Self-Supervised Contrastive Learning with Guided Projection via Pseudo Labelling},
+  author={Chakraborty, Souradip and Gosthipaty, Aritra Roy and Paul, Sayak},
+  booktitle={International Conference on Data Mining Workshops},
+  year={2020}
+}""",
+        tags=("self-supervised-learning", "gsimclr", "simclr"),
+        pipeline_tag="image-feature-extraction",
+    ),
+)
+
+REGISTRY: dict[str, SystemSpec] = {row.slug: row for row in _ROWS}
+
+
+def list_systems() -> list[SystemSpec]:
+    """All systems of the library, in the order of the table.
+
+    Example:
+
+    ```python
+    >>> from hf_contrastive import list_systems
+    >>> [row.slug for row in list_systems()][:2]
+    ['simclr', 'gsimclr']
+
+    ```
+    """
+    return list(REGISTRY.values())
+
+
+def get_system(slug: str) -> SystemSpec:
+    """The row of one system.
+
+    Args:
+        slug (`str`): the system's short name, as `hf-contrastive list` shows it.
+
+    Raises:
+        KeyError: no such system; the message names the nearest ones.
+
+    Example:
+
+    ```python
+    >>> from hf_contrastive import get_system
+    >>> get_system("simclr").model_type
+    'simclr'
+
+    ```
+    """
+    if slug not in REGISTRY:
+        near = difflib.get_close_matches(slug, REGISTRY, n=3, cutoff=0.4)
+        hint = f" Did you mean {' or '.join(near)}?" if near else ""
+        raise KeyError(f"unknown system {slug!r}; known are: {', '.join(REGISTRY)}.{hint}")
+    return REGISTRY[slug]
+
+
+def find_by_model_type(model_type: str) -> SystemSpec | None:
+    """The system that a `model_type` from a `config.json` belongs to, or `None`."""
+    for row in REGISTRY.values():
+        if any(model.model_type == model_type for model in row.models):
+            return row
+    return None
+
+
+def all_model_specs() -> list[ModelSpec]:
+    """Every config/model pair the Auto classes should know: the backbones and the models of all systems."""
+    return [*BACKBONES, *(model for row in REGISTRY.values() for model in row.models)]

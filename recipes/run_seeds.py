@@ -1,0 +1,112 @@
+"""Run a recipe with several seeds and write mean and spread into its model card.
+
+    python recipes/run_seeds.py recipes/gsimclr/train.py recipes/gsimclr/small.yaml --seeds 0 1 2 \
+        --name "CIFAR-10, 5000 images" --card model_cards/gsimclr.md -- --dataset_path ../shared/data/cifar10_small
+
+What stands after `--` goes to the recipe. Every run leaves its folder below --out; a finished one is not repeated.
+"""
+
+from __future__ import annotations
+
+import argparse
+import datetime
+import json
+import shlex
+import statistics
+import subprocess
+import sys
+from pathlib import Path
+
+from hf_contrastive.reporting import markdown_table
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("recipe", help="recipes/<system>/train.py")
+    parser.add_argument("config", help="YAML of the recipe")
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2], help="default: 0 1 2")
+    parser.add_argument("--name", required=True, help="heading of the section in the card")
+    parser.add_argument("--card", required=True, type=Path, help="model_cards/<system>.md")
+    parser.add_argument("--out", type=Path, default=Path("out/seeds"), help="default: out/seeds")
+    own, recipe_words = sys.argv[1:], []
+    if "--" in own:
+        cut = own.index("--")
+        own, recipe_words = own[:cut], own[cut + 1 :]
+    args = parser.parse_args(own)
+    slug = Path(args.recipe).parent.name
+    label = "".join(letter if letter.isalnum() else "-" for letter in args.name.lower()).strip("-")
+    results = []
+    for seed in args.seeds:
+        folder = args.out / f"{slug}-{label}-{seed}"
+        if not (folder / "all_results.json").is_file():
+            command = [sys.executable, args.recipe, args.config, *recipe_words, "--seed", str(seed)]
+            command += ["--output_dir", str(folder), "--pictures", "false"]
+            if folder.exists():
+                command.append("--overwrite")
+            print(shlex.join(command[1:]), flush=True)
+            subprocess.run(command, check=True)
+        results.append(json.loads((folder / "all_results.json").read_text(encoding="utf-8")))
+    section = write_section(args, recipe_words, results)
+    print(section)
+
+
+def write_section(args: argparse.Namespace, recipe_words: list[str], results: list[dict]) -> str:
+    """Put the table of all seeds between markers in the card; returns it."""
+    words = ["python", "recipes/run_seeds.py", args.recipe, args.config, "--seeds", *map(str, args.seeds)]
+    words += ["--name", args.name, "--card", str(args.card), *(["--", *recipe_words] if recipe_words else [])]
+    first = results[0]
+    names = [row["features"] for row in first["rows"]]
+    columns = {"knn": f"kNN(k={first['knn_k']}) %", "linear": "linear probe %"}
+    table = []
+    for name in names:
+        line = {"features": name}
+        for key, title in columns.items():
+            values = [100 * row[key] for result in results for row in result["rows"] if row["features"] == name]
+            spread = statistics.stdev(values) if len(values) > 1 else 0.0
+            line[title] = f"{statistics.mean(values):.2f} ± {spread:.2f}"
+        table.append(line)
+    lines = [
+        f"### {args.name}",
+        "",
+        f"{first['train_rows']} training images, {first['test_rows']} test images, {first['steps']} steps; mean ± standard "
+        f"deviation over the seeds {', '.join(map(str, args.seeds))}.",
+        "",
+        markdown_table(table),
+        "",
+    ]
+    if len(names) > 3:
+        for key, title in columns.items():
+            last, before = (
+                [100 * row[key] for result in results for row in result["rows"] if row["features"] == name]
+                for name in (names[-1], names[-2])
+            )
+            gains = [one - two for one, two in zip(last, before, strict=True)]
+            lines.append(
+                f"- {title[:-2]}: {names[-1]} minus {names[-2]} by seed: {', '.join(f'{gain:+.2f}' for gain in gains)}; mean "
+                f"{statistics.mean(gains):+.2f}."
+            )
+        lines.append("")
+    if first.get("guidance"):
+        head = f"Batches of {first['batch_size']}, {first['num_clusters']} clusters, seed {first['seed']} (shares, not percent):"
+        lines += [head, "", markdown_table(first["guidance"]), ""]
+    seconds = statistics.mean(result["seconds"] for result in results)
+    lines += [
+        f"{first['machine']}; {seconds:.0f} s a seed; {datetime.date.today().isoformat()}. Command:",
+        "",
+        f"    {shlex.join(words)}",
+    ]
+    section = "\n".join(lines)
+    start, end = f"<!-- begin {args.name} -->", f"<!-- end {args.name} -->"
+    text = args.card.read_text(encoding="utf-8") if args.card.is_file() else ""
+    block = f"{start}\n{section}\n{end}"
+    if start in text and end in text:
+        text = text[: text.index(start)] + block + text[text.index(end) + len(end) :]
+    else:
+        text = text.rstrip() + f"\n\n{block}\n"
+    args.card.parent.mkdir(parents=True, exist_ok=True)
+    args.card.write_text(text.lstrip(), encoding="utf-8")
+    return section
+
+
+if __name__ == "__main__":
+    main()

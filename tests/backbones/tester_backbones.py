@@ -1,0 +1,60 @@
+"""What the common suite must know about the library's backbones."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from helpers.testers import ModelTester, Refusal, image_backbones, random_images
+
+
+class _BackboneTester(ModelTester):
+    def configs(self) -> dict[str, Any]:
+        return {"tiny": image_backbones()[self.model_type]}
+
+    def inputs(self, config: Any, batch: int, seed: int) -> dict[str, Any]:
+        return {"pixel_values": random_images(batch, config.num_channels, 16, 16, seed=seed)}
+
+    single_inputs = inputs
+
+    def readout_sizes(self, config: Any) -> dict[str, int]:
+        return {"backbone": config.hidden_size}
+
+
+class ConvEncoderTester(_BackboneTester):
+    """Stages of convolution and pooling."""
+
+    model_type = "conv_encoder"
+    can_freeze = ("stages",)
+    refusals = (
+        Refusal({"channels": []}, "channels", "positive numbers"),
+        Refusal({"channels": [8, -1]}, "channels", "positive numbers"),
+        Refusal({"kernel_size": 4}, "kernel_size", "odd"),
+        Refusal({"num_channels": 0}, "num_channels", "1 or more"),
+        Refusal({"batch_norm_eps": 0.0}, "batch_norm_eps", "above 0"),
+    )
+
+    def output_shapes(self, config: Any, batch: int) -> dict[str, tuple[int, ...]]:
+        return {"last_hidden_state": (batch, 12, 4, 4), "pooler_output": (batch, 12)}
+
+
+class CifarResNetTester(_BackboneTester):
+    """Bottleneck blocks."""
+
+    model_type = "cifar_resnet"
+    can_freeze = ("stem", "groups")
+    refusals = (
+        Refusal({"widths": [8, 8]}, "expansions", "2 groups"),
+        Refusal({"widths": [0, 8, 8]}, "widths", "at least 1"),
+        Refusal({"strides": [1, 2]}, "strides", "3 groups"),
+        Refusal({"num_identity_blocks": [1, 1, -1]}, "num_identity_blocks", "at least 0"),
+        Refusal({"stem_channels": 0}, "stem_channels", "1 or more"),
+        Refusal({"num_channels": -3}, "num_channels", "1 or more"),
+        Refusal({"padding": "valid"}, "padding", "'keras_same' or 'symmetric'"),
+        Refusal({"batch_norm_eps": 0.0}, "batch_norm_eps", "above 0"),
+    )
+
+    def output_shapes(self, config: Any, batch: int) -> dict[str, tuple[int, ...]]:
+        return {"last_hidden_state": (batch, 12, 8, 8), "pooler_output": (batch, 12)}
+
+
+TESTERS = (ConvEncoderTester, CifarResNetTester)

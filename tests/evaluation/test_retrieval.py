@@ -1,0 +1,124 @@
+"""Retrieval measures against a loop over the definitions, and by hand."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+
+from hf_contrastive.evaluation import retrieval_metrics
+
+
+def naive(query, gallery, relevant, ks, exclude_self=False):
+    """Straight from the definitions; `relevant[q]` is a set of gallery rows."""
+    totals = {**{f"recall@{k}": [] for k in ks}, "map@r": [], "r_precision": [], "mrr": []}
+    for q, row in enumerate(query):
+        wanted = relevant[q] - ({q} if exclude_self else set())
+        if not wanted:
+            continue
+        scores = gallery @ row / np.linalg.norm(row) / np.linalg.norm(gallery, axis=1)
+        ranking = sorted(
+            (j for j in range(len(gallery)) if not (exclude_self and j == q)), key=lambda j: (-scores[j], j)
+        )
+        for k in ks:
+            totals[f"recall@{k}"].append(any(j in wanted for j in ranking[:k]))
+        r = len(wanted)
+        precisions = [sum(j in wanted for j in ranking[: i + 1]) / (i + 1) for i in range(r)]
+        totals["map@r"].append(sum(p for p, j in zip(precisions, ranking, strict=False) if j in wanted) / r)
+        totals["r_precision"].append(precisions[-1])
+        totals["mrr"].append(1 / (1 + next(i for i, j in enumerate(ranking) if j in wanted)))
+    return {key: float(np.mean(values)) for key, values in totals.items()}
+
+
+def check(result, expected):
+    assert {key: result[key] for key in expected} == pytest.approx(expected, abs=1e-12)
+
+
+@pytest.mark.parametrize("chunk_size", [None, 1, 7])
+def test_self_retrieval_equals_the_loop(chunk_size):
+    rng = np.random.default_rng(0)
+    labels = rng.integers(0, 6, 60)
+    labels[0] = 77  # a class of one: no relevant row
+    z = rng.normal(size=(7, 60))[labels % 7].T[:60].T * 0.5 + rng.normal(size=(60, 60)) * 0.5
+    z = z[:, :5]
+    relevant = [set(np.flatnonzero(labels == label)) for label in labels]
+    result = retrieval_metrics(z, query_labels=labels, ks=(1, 3, 10), chunk_size=chunk_size)
+    check(result, naive(z, z, relevant, (1, 3, 10), exclude_self=True))
+    assert (result["n_queries"], result["queries_without_relevant"], result["n_gallery"]) == (59, 1, 60)
+    assert 0.05 < result["map@r"] < 0.95
+
+
+def test_gallery_with_labels_and_with_pairs_equal_the_loop():
+    rng = np.random.default_rng(1)
+    query, gallery = rng.normal(size=(20, 4)), rng.normal(size=(35, 4))
+    left, right = rng.integers(0, 5, 20), rng.integers(0, 5, 35)
+    relevant = [set(np.flatnonzero(right == label)) for label in left]
+    expected = naive(query, gallery, relevant, (1, 5))
+    check(retrieval_metrics(query, gallery, query_labels=left, gallery_labels=right, ks=(1, 5)), expected)
+    pairs = [(q, g) for q in range(20) for g in relevant[q]]
+    rng.shuffle(pairs)
+    check(retrieval_metrics(query, gallery, relevant_pairs=pairs, ks=(1, 5), chunk_size=3), expected)
+    check(
+        retrieval_metrics(torch.as_tensor(query), torch.as_tensor(gallery), relevant_pairs=np.array(pairs)), expected
+    )
+
+
+def test_map_at_r_by_hand():
+    # query along x; gallery in the order of the ranking; relevant: ranks 1 and 3 of R = 3 (third relevant at rank 5)
+    angles = np.array([0.1, 0.2, 0.3, 0.4, 0.5])
+    gallery = np.c_[np.cos(angles), np.sin(angles)]
+    result = retrieval_metrics([[1.0, 0.0]], gallery, query_labels=[1], gallery_labels=[1, 0, 1, 0, 1], ks=(1, 2))
+    assert result["map@r"] == pytest.approx((1 + 0 + 2 / 3) / 3)
+    assert result["r_precision"] == pytest.approx(2 / 3)
+    assert result["mrr"] == 1.0
+    late = retrieval_metrics([[1.0, 0.0]], gallery, query_labels=[1], gallery_labels=[0, 0, 0, 1, 0], ks=(1, 4))
+    assert (late["recall@1"], late["recall@4"], late["mrr"], late["map@r"]) == (0.0, 1.0, 0.25, 0.0)
+
+
+def test_perfect_and_collapsed_embeddings():
+    labels = np.repeat(np.arange(5), 4)
+    perfect = retrieval_metrics(np.eye(5)[labels], query_labels=labels, ks=(1,))
+    assert perfect["map@r"] == perfect["recall@1"] == perfect["mrr"] == 1.0
+    collapsed = retrieval_metrics(np.ones((20, 3)), query_labels=labels, ks=(1,))
+    # all scores equal: every query gets row 0 (row 0 gets row 1), so only class 0 is right
+    assert collapsed["recall@1"] == pytest.approx(4 / 20)
+
+
+def test_invariances():
+    rng = np.random.default_rng(2)
+    z, labels = rng.normal(size=(40, 6)), rng.integers(0, 4, 40)
+    base = retrieval_metrics(z, query_labels=labels)
+    rotation = np.linalg.qr(rng.normal(size=(6, 6)))[0]
+    order = rng.permutation(40)
+    for other in (
+        retrieval_metrics(z @ rotation * 3, query_labels=labels),
+        retrieval_metrics(z[order], query_labels=labels[order]),
+        retrieval_metrics(z, z, query_labels=labels, gallery_labels=labels, exclude_self=True),
+        retrieval_metrics(z, query_labels=labels.astype(str)),
+    ):
+        assert other == pytest.approx(base)
+    assert retrieval_metrics(z, z, query_labels=labels, gallery_labels=labels)["recall@1"] == 1.0  # finds itself
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"query_labels": None}, "tell what is relevant"),
+        ({"relevant_pairs": [(0, 1)]}, "tell what is relevant"),
+        ({"query_labels": np.zeros(10, int)}, "one class only"),
+        ({"query_labels": np.arange(10)}, "no query has a relevant row"),
+        ({"query_labels": np.arange(9)}, "`query_labels` has 9 labels but `query_x` has 10 rows"),
+        ({"ks": (1, 10)}, "`ks` asks for 10 neighbours but only 9"),
+        ({"ks": (0,)}, "`ks` is 0"),
+        ({"gallery_x": np.ones((10, 3))}, "came without `gallery_labels`"),
+        ({"gallery_x": np.ones((9, 3)), "exclude_self": True}, "`exclude_self` needs the gallery to be the queries"),
+        ({"query_labels": None, "relevant_pairs": [(0, 10)]}, "names gallery rows 10 to 10; there are rows 0 to 9"),
+        ({"query_labels": None, "relevant_pairs": [(0, 1, 2)]}, r"\[pairs, 2\]"),
+        ({"query_labels": None, "relevant_pairs": []}, r"\[pairs, 2\]"),
+        ({"metric": "dot"}, "`metric` is 'dot'"),
+    ],
+)
+def test_refusals(change, message):
+    call = {"query_x": np.eye(10)[:, :3] + 0.1, "query_labels": np.arange(10) % 3, "ks": (1,), **change}
+    with pytest.raises(ValueError, match=message):
+        retrieval_metrics(**call)

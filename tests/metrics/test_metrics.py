@@ -1,0 +1,126 @@
+"""The metric folders open with `evaluate.load` offline and say what the plain functions say."""
+
+from __future__ import annotations
+
+import ast
+import doctest
+import importlib
+import sys
+from pathlib import Path
+
+import evaluate
+import numpy as np
+import pytest
+import torch
+
+import hf_contrastive.metrics as metrics
+from hf_contrastive import evaluation
+from hf_contrastive.metrics import METRICS, metric_path
+
+
+@pytest.fixture(autouse=True, scope="module")
+def own_cache(tmp_path_factory):
+    """`evaluate` copies the module and keeps its tables in caches; not in the user's."""
+    folder = tmp_path_factory.mktemp("evaluate")
+    with pytest.MonkeyPatch.context() as patch:
+        for name in ("HF_METRICS_CACHE", "HF_EVALUATE_CACHE", "HF_MODULES_CACHE"):
+            patch.setattr(evaluate.config, name, str(folder / name.lower()))
+        patch.setattr(sys, "path", list(sys.path))
+        for name in [name for name in sys.modules if name.startswith("evaluate_modules")]:
+            patch.delitem(sys.modules, name)
+        yield folder
+
+
+def test_the_copies_go_to_the_cache_of_this_test(own_cache):
+    evaluate.load(metric_path("knn"))
+    assert list(own_cache.rglob("knn.py"))
+
+
+@pytest.fixture
+def data():
+    rng = np.random.default_rng(0)
+    labels = rng.integers(0, 3, 90)
+    rows = (rng.normal(size=(3, 5))[labels] + rng.normal(size=(90, 5))).astype(np.float32)
+    return rows[:60], labels[:60], rows[60:], labels[60:]
+
+
+def test_knn(data):
+    train, labels, test, answers = data
+    metric = evaluate.load(metric_path("knn"))
+    arguments = {"train_embeddings": train, "train_labels": labels, "k": 7, "ks": [1], "weighting": "temperature"}
+    expected = evaluation.knn_accuracy(*data, k=7, ks=[1], weighting="temperature")
+    assert metric.compute(predictions=test, references=answers, **arguments) == expected
+    # in batches, as tensors
+    metric.add_batch(predictions=torch.as_tensor(test[:13]), references=torch.as_tensor(answers[:13]))
+    metric.add_batch(predictions=test[13:], references=answers[13:])
+    assert metric.compute(**arguments) == expected
+    with pytest.raises(ValueError, match="knn needs `train_embeddings` and `train_labels`"):
+        metric.compute(predictions=test, references=answers)
+
+
+def test_linear_probe(data):
+    train, labels, test, answers = data
+    result = evaluate.load(metric_path("linear_probe")).compute(
+        predictions=test, references=answers, train_embeddings=train, train_labels=labels, seed=3, Cs=[0.1, 1.0]
+    )
+    assert result == evaluation.linear_probe(*data, seed=3, Cs=[0.1, 1.0])
+
+
+def test_retrieval(data):
+    train, labels, test, answers = data
+    metric = evaluate.load(metric_path("retrieval"))
+    alone = metric.compute(predictions=test, references=answers, ks=[1, 2])
+    assert alone == pytest.approx(evaluation.retrieval_metrics(test, query_labels=answers, ks=[1, 2]))
+    against = metric.compute(
+        predictions=test, references=answers, gallery_embeddings=train.astype(float), gallery_labels=labels
+    )
+    assert against == evaluation.retrieval_metrics(test, train, query_labels=answers, gallery_labels=labels)
+
+
+def test_alignment_uniformity(data):
+    first, second = data[0][:30], data[2]
+    result = evaluate.load(metric_path("alignment_uniformity")).compute(predictions=first, references=second, t=1)
+    assert result["alignment"] == pytest.approx(evaluation.alignment(first, second))
+    assert result["uniformity"] == pytest.approx(
+        (evaluation.uniformity(first, t=1) + evaluation.uniformity(second, t=1)) / 2
+    )
+    assert result["pos_sim"] == pytest.approx(evaluation.positive_negative_similarity(first, second)["pos_sim"])
+
+
+def test_effective_rank(data):
+    result = evaluate.load(metric_path("effective_rank")).compute(predictions=data[0])
+    assert result["effective_rank"] == pytest.approx(evaluation.effective_rank(data[0]))
+    assert result["std"] == pytest.approx(evaluation.embedding_std(data[0]))
+    assert result["healthy_std"] == 5**-0.5
+
+
+@pytest.mark.parametrize("name", METRICS)
+def test_every_metric_is_described_and_its_example_runs(name):
+    metric = evaluate.load(metric_path(name))
+    assert metric.description.strip()
+    assert "@" in metric.citation
+    example = doctest.DocTestParser().get_doctest(metric.inputs_description, {}, name, None, 0)
+    assert len(example.examples) >= 4
+    assert doctest.DocTestRunner().run(example).failed == 0
+
+
+@pytest.mark.parametrize("name", METRICS)
+def test_imports_stand_one_per_line(name):
+    """`evaluate` reads `import a, b` as a dependency called `a,`."""
+    tree = ast.parse(Path(metric_path(name), f"{name}.py").read_text(encoding="utf-8"))
+    for node in tree.body:
+        if isinstance(node, (ast.Import, ast.ImportFrom)):
+            assert node.lineno == node.end_lineno
+            assert isinstance(node, ast.ImportFrom) or len(node.names) == 1
+
+
+def test_the_list_is_the_folders_and_each_is_a_package():
+    here = Path(metrics.__file__).parent
+    assert {path.parent.name for path in here.glob("*/*.py") if path.stem == path.parent.name} == set(METRICS)
+    for name in METRICS:  # a folder without __init__.py would not be in the wheel
+        assert importlib.import_module(f"hf_contrastive.metrics.{name}").__doc__
+
+
+def test_unknown_name():
+    with pytest.raises(ValueError, match="`name` is 'bleu'; the metrics are alignment_uniformity"):
+        metric_path("bleu")
