@@ -17,7 +17,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from hf_contrastive.reporting import markdown_table
+from hf_contrastive.reporting import markdown_table, write_section
 
 
 def main() -> None:
@@ -46,12 +46,13 @@ def main() -> None:
             print(shlex.join(command[1:]), flush=True)
             subprocess.run(command, check=True)
         results.append(json.loads((folder / "all_results.json").read_text(encoding="utf-8")))
-    section = write_section(args, recipe_words, results)
+    section = seeds_section(args, recipe_words, results)
+    write_section(args.card, args.name, section)
     print(section)
 
 
-def write_section(args: argparse.Namespace, recipe_words: list[str], results: list[dict]) -> str:
-    """Put the table of all seeds between markers in the card; returns it."""
+def seeds_section(args: argparse.Namespace, recipe_words: list[str], results: list[dict]) -> str:
+    """The table of all seeds, with the command that makes it."""
     words = ["python", "recipes/run_seeds.py", args.recipe, args.config, "--seeds", *map(str, args.seeds)]
     words += ["--name", args.name, "--card", str(args.card), *(["--", *recipe_words] if recipe_words else [])]
     first = results[0]
@@ -95,17 +96,7 @@ def write_section(args: argparse.Namespace, recipe_words: list[str], results: li
         "",
         f"    {shlex.join(words)}",
     ]
-    section = "\n".join(lines)
-    start, end = f"<!-- begin {args.name} -->", f"<!-- end {args.name} -->"
-    text = args.card.read_text(encoding="utf-8") if args.card.is_file() else ""
-    block = f"{start}\n{section}\n{end}"
-    if start in text and end in text:
-        text = text[: text.index(start)] + block + text[text.index(end) + len(end) :]
-    else:
-        text = text.rstrip() + f"\n\n{block}\n"
-    args.card.parent.mkdir(parents=True, exist_ok=True)
-    args.card.write_text(text.lstrip(), encoding="utf-8")
-    return section
+    return "\n".join(lines)
 
 
 if __name__ == "__main__":

@@ -27,9 +27,11 @@ _HOME = {
     "plot_views": "sheets",
     "read_metrics": "runs",
     "read_run": "runs",
+    "replace_section": "sections",
     "run_table": "tables",
     "save_embeddings": "runs",
     "say": "tables",
+    "write_section": "sections",
 }
 
 __all__ = [
@@ -49,9 +51,11 @@ __all__ = [
     "plot_views",
     "read_metrics",
     "read_run",
+    "replace_section",
     "run_table",
     "save_embeddings",
     "say",
+    "write_section",
 ]
 
 if TYPE_CHECKING:
@@ -63,6 +67,7 @@ if TYPE_CHECKING:
         plot_similarity_histogram,
     )
     from hf_contrastive.reporting.runs import Run, read_metrics, read_run, save_embeddings
+    from hf_contrastive.reporting.sections import replace_section, write_section
     from hf_contrastive.reporting.sheets import plot_neighbours, plot_views
     from hf_contrastive.reporting.style import Picture
     from hf_contrastive.reporting.tables import (

@@ -123,7 +123,11 @@ def main() -> None:
         table, title=f"what guidance does to batches of {batch_size * processes}, {guidance.num_clusters} clusters"
     )
 
-    # stage 3: one run per arm, equal in everything but the order of the images
+    # stage 3: one run per arm, equal in everything but the order of the images; where nothing is said, SimCLR gets the
+    # head of G-SimCLR and not its own
+    for name in ("projection_dims", "projection_batch_norm", "temperature"):
+        if getattr(model_arguments, name) is None:
+            setattr(model_arguments, name, getattr(SPEC.config_class()(), name))
     steps = (
         args.max_steps if args.max_steps > 0 else int(args.num_train_epochs * (len(train) // (batch_size * processes)))
     )

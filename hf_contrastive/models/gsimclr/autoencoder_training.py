@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import tempfile
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -74,7 +75,22 @@ def train_autoencoder(
     Raises:
         FloatingPointError: the reconstruction error became NaN or infinite.
     """
+    if dry_run:  # the Trainer makes its folder, a dry run leaves none
+        with tempfile.TemporaryDirectory() as scratch:
+            return _train(dataset, image_size, num_channels, arguments, args, Path(scratch), dry_run=True)
     folder = Path(args.output_dir or ".") / "autoencoder"
+    return _train(dataset, image_size, num_channels, arguments, args, folder, dry_run=False)
+
+
+def _train(
+    dataset: Any,
+    image_size: int,
+    num_channels: int,
+    arguments: AutoencoderArguments,
+    args: TrainingArguments,
+    folder: Path,
+    dry_run: bool,
+) -> np.ndarray:
     collator = _PixelCollator(EvalCollator(ProcessorTransform(image_processor(image_size), num_channels)))
     config = DenoisingAutoencoderConfig(
         channels=arguments.autoencoder_channels,

@@ -1,0 +1,186 @@
+"""The recipes as a user runs them: dry, short, resumed, refused; every system of the registry."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from PIL import Image
+from safetensors.torch import load_file
+from transformers import AutoImageProcessor, AutoModel
+
+from hf_contrastive.hub import validate_card
+from hf_contrastive.recipes import images
+from hf_contrastive.registry import REGISTRY
+
+
+ROOT = Path(__file__).resolve().parents[2]
+SYSTEMS = list(REGISTRY)
+YAMLS = sorted(path.relative_to(ROOT).as_posix() for path in ROOT.glob("recipes/*/*.yaml"))
+#: short runs: what a full run of the recipe's default does, in seconds
+SHORT = {
+    "simclr": ("--max_steps", "120"),
+    "gsimclr": ("--max_steps", "120", "--autoencoder_epochs", "1"),
+}
+QUICK = {
+    "simclr": ("--max_steps", "6", "--save_strategy", "steps", "--save_steps", "3", "--save_total_limit", "5"),
+    "gsimclr": (
+        *("--max_steps", "6", "--save_strategy", "steps", "--save_steps", "3", "--save_total_limit", "5"),
+        *("--autoencoder_epochs", "1"),
+    ),
+}
+
+
+def run(slug: str, *words: str) -> None:
+    """`main()` of a recipe with these words on the command line."""
+    path = ROOT / "recipes" / slug / "train.py"
+    spec = importlib.util.spec_from_file_location(f"recipe_{slug}", path)
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[spec.name] = module
+    before, sys.argv = sys.argv, [str(path), *words]
+    try:
+        spec.loader.exec_module(module)
+        module.main()
+    finally:
+        sys.argv = before
+        del sys.modules[spec.name]
+
+
+def default(slug: str) -> str:
+    return str(ROOT / "recipes" / slug / "digits.yaml")
+
+
+@pytest.mark.recipe
+@pytest.mark.parametrize("slug", SYSTEMS)
+def test_dry_run_writes_nothing(slug, tmp_path, capsys):
+    run(slug, default(slug), "--dry_run", "true", "--output_dir", str(tmp_path / "out"))
+    said = capsys.readouterr().out
+    assert "dry run: one step on two rows" in said
+    assert "outputs.loss" in said
+    assert not (tmp_path / "out").exists() or not any((tmp_path / "out").iterdir())
+
+
+@pytest.mark.recipe
+@pytest.mark.parametrize("slug", SYSTEMS)
+def test_short_run(slug, tmp_path, capsys):
+    out = tmp_path / "out"
+    run(slug, default(slug), *SHORT[slug], "--output_dir", str(out))
+    said = capsys.readouterr().out
+    for part in ("Batch report", "negatives", "untrained encoder", "to evaluate", "to resume"):
+        assert part in said
+    results = json.loads((out / "all_results.json").read_text())
+    by_name = {row["features"]: row for row in results["rows"]}
+    trained = by_name[REGISTRY[slug].title]
+    # 120 steps are enough to beat what was there before
+    assert trained["linear"] > by_name["untrained encoder"]["linear"]
+    assert trained["linear"] > by_name["raw pixels"]["linear"]
+    assert (out / "metrics.jsonl").is_file()
+    assert {path.name for path in (out / "plots").glob("*.png")} >= {"views.png", "training_curves.png"}
+    card = validate_card(out / "README.md")
+    assert card["library_name"] == "hf_contrastive"
+    assert card["model-index"][0]["results"]
+    assert not list(out.glob("*.bin"))
+    model, info = AutoModel.from_pretrained(out, output_loading_info=True)
+    assert not any(info.values())
+    assert type(model) is REGISTRY[slug].model_class()
+    image = Image.new("RGB", (30, 40))
+    pixel_values = AutoImageProcessor.from_pretrained(out)(image, return_tensors="pt")["pixel_values"]
+    assert pixel_values.shape == (1, 3, 16, 16)
+
+
+@pytest.mark.recipe
+@pytest.mark.parametrize("slug", SYSTEMS)
+def test_resumed_is_uninterrupted(slug, tmp_path):
+    whole, parts = tmp_path / "whole", tmp_path / "parts"
+    words = [default(slug), *QUICK[slug], "--pictures", "false", "--linear_probe", "false"]
+    run(slug, *words, "--output_dir", str(whole))
+    # as a run that was killed between its two checkpoints left it
+    shutil.copytree(whole, parts)
+    for name in ("checkpoint-6", "model.safetensors", "config.json", "README.md", "all_results.json"):
+        path = parts / name
+        shutil.rmtree(path) if path.is_dir() else path.unlink()
+    run(slug, *words, "--output_dir", str(parts), "--resume_from_checkpoint", "true")
+    expected, found = (load_file(folder / "model.safetensors") for folder in (whole, parts))
+    assert expected.keys() == found.keys()
+    assert all(torch.equal(expected[name], found[name]) for name in expected)
+    assert (
+        json.loads((parts / "all_results.json").read_text())["rows"]
+        == (json.loads((whole / "all_results.json").read_text())["rows"])
+    )
+
+
+@pytest.mark.recipe
+def test_arms_differ_in_the_order_of_the_images_only(tmp_path):
+    out = tmp_path / "out"
+    run("gsimclr", default("gsimclr"), *QUICK["gsimclr"], "--pictures", "false", "--output_dir", str(out))
+    saved = [json.loads((folder / "config.json").read_text()) for folder in (out, out / "random")]
+    for config in saved:
+        for name in ("architectures", "model_type", "transformers_version"):
+            config.pop(name, None)
+    assert saved[0] == saved[1]
+    guidance = {row["order"]: row for row in json.loads((out / "all_results.json").read_text())["guidance"]}
+    assert guidance["guided (strict)"]["repeated pseudo-labels"] == 0
+    assert guidance["random"]["repeated pseudo-labels"] > guidance["official"]["repeated pseudo-labels"] > 0
+
+
+@pytest.mark.recipe
+@pytest.mark.distributed
+def test_two_processes(tmp_path):
+    command = [sys.executable, "-m", "hf_contrastive.cli", "train", "gsimclr", "digits", "--num-processes", "2"]
+    command += [*QUICK["gsimclr"], "--pictures", "false", "--output_dir", str(tmp_path / "out")]
+    done = subprocess.run(command, capture_output=True, text=True, env={**os.environ, "PYTHONPATH": str(ROOT)})
+    assert done.returncode == 0, done.stderr[-3000:]
+    assert done.stdout.count("=== G-SimCLR ===") == 1
+    assert "from 2 devices" in done.stdout
+    assert AutoModel.from_pretrained(tmp_path / "out").config.model_type == "gsimclr"
+
+
+def test_an_earlier_run_is_not_overwritten(tmp_path, capsys):
+    (tmp_path / "metrics.jsonl").write_text("{}\n")
+    with pytest.raises(SystemExit) as stopped:
+        run("simclr", default("simclr"), "--output_dir", str(tmp_path))
+    assert stopped.value.code == 2
+    assert "--resume_from_checkpoint true" in capsys.readouterr().err
+    assert (tmp_path / "metrics.jsonl").read_text() == "{}\n"
+
+
+def test_a_folder_that_is_no_run_is_never_deleted(tmp_path, capsys):
+    (tmp_path / "thesis.tex").write_text("years of work")
+    with pytest.raises(SystemExit):
+        run("simclr", default("simclr"), "--output_dir", str(tmp_path), "--overwrite", "true")
+    assert "is no folder of a run" in capsys.readouterr().err
+    assert (tmp_path / "thesis.tex").read_text() == "years of work"
+
+
+class Stop(Exception):
+    """Raised where the data would be loaded."""
+
+
+@pytest.mark.parametrize("path", YAMLS)
+def test_settings_are_understood(path, tmp_path, monkeypatch):
+    """Every YAML of the repository is parsed, model and views are built as it says."""
+    seen = {}
+
+    def load_splits(data, seed):
+        seen["data"] = data
+        raise Stop
+
+    monkeypatch.setattr(images, "load_splits", load_splits)
+    slug = path.split("/")[1]
+    # bf16 asks for hardware that may not be here
+    with pytest.raises(Stop):
+        run(slug, str(ROOT / path), "--output_dir", str(tmp_path / "out"), "--bf16", "false")
+    assert seen["data"].dataset_path
+
+
+def test_misspelt_field_names_the_nearest(tmp_path, capsys):
+    with pytest.raises(SystemExit):
+        run("simclr", default("simclr"), "--temprature", "0.2", "--output_dir", str(tmp_path / "out"))
+    assert "temperature" in capsys.readouterr().err
