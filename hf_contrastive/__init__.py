@@ -44,6 +44,8 @@ _PUBLIC_NAMES = {
     "SimCLRViews": "hf_contrastive.data",
     "MultiViewCollator": "hf_contrastive.data",
     "DistinctLabelBatchSampler": "hf_contrastive.data",
+    # decoding
+    "contrastive_search": "hf_contrastive.generation",
     # registry
     "get_system": "hf_contrastive.registry",
     "list_systems": "hf_contrastive.registry",
@@ -55,6 +57,7 @@ if TYPE_CHECKING:  # static analysis sees the real names
     from hf_contrastive.backbones.configuration_backbones import CifarResNetConfig, ConvEncoderConfig
     from hf_contrastive.backbones.modeling_backbones import CifarResNetModel, ConvEncoderModel
     from hf_contrastive.data import DistinctLabelBatchSampler, MultiViewCollator, SimCLRViews, load_images
+    from hf_contrastive.generation import contrastive_search
     from hf_contrastive.losses import clip_loss, info_nce, nt_xent, sup_con
     from hf_contrastive.modeling_utils import ContrastivePreTrainedModel
     from hf_contrastive.models.gsimclr.configuration_gsimclr import DenoisingAutoencoderConfig, GSimCLRConfig

@@ -1,4 +1,4 @@
-"""Evaluation of embeddings: plain functions of arrays or tensors `[N, D]`; no model is known here.
+"""Evaluation of embeddings and of generated text: plain functions of arrays, tensors and texts; no model is known here.
 
 The random draws take a seed, nothing touches the global generators, and memory never grows with the product of queries
 and gallery.
@@ -15,19 +15,33 @@ from hf_contrastive.evaluation.intervals import bootstrap_interval
 from hf_contrastive.evaluation.linear import linear_probe
 from hf_contrastive.evaluation.neighbours import knn_accuracy, knn_predict, nearest_neighbours, one_shot_accuracy
 from hf_contrastive.evaluation.retrieval import retrieval_metrics
+from hf_contrastive.evaluation.text import (
+    coherence,
+    continuation_log_probability,
+    diversity,
+    isotropy,
+    mauve,
+    repetition,
+)
 
 
 __all__ = [
     "alignment",
     "bootstrap_interval",
+    "coherence",
+    "continuation_log_probability",
+    "diversity",
     "effective_rank",
     "embedding_std",
+    "isotropy",
     "knn_accuracy",
     "knn_predict",
     "linear_probe",
+    "mauve",
     "nearest_neighbours",
     "one_shot_accuracy",
     "positive_negative_similarity",
+    "repetition",
     "retrieval_metrics",
     "uniformity",
 ]
