@@ -77,7 +77,7 @@ embeds = model.encode({spec.main_input})  # one row per sample; readout=... and 
 ## Train
 
 ```bash
-accelerate launch {spec.recipe}/train.py {spec.recipe}/digits.yaml
+accelerate launch {spec.recipe}/train.py {spec.recipe}/{spec.default_settings}
 ```
 
 Settings in the recipe's folder; any field can be changed on the command line (`--help` lists them):

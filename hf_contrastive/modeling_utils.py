@@ -38,6 +38,10 @@ class ContrastivePreTrainedModel(PreTrainedModel):
 
     #: names of the `forward` arguments that go to `embed_views`; the others go to `compute_objective`
     view_inputs: ClassVar[tuple[str, ...]] = ()
+    #: the objective in one line, for batch report and card; `{field}` stands for a field of the configuration
+    objective_formula: ClassVar[str] = ""
+    #: whether other rows of the batch are negatives; batch report, monitors and hints of the trainer depend on it
+    has_negatives: ClassVar[bool] = True
     #: names that `encode(readout=...)` takes; the first is the default
     readouts: tuple[str, ...] = ("backbone",)
 
@@ -143,6 +147,10 @@ class ContrastivePreTrainedModel(PreTrainedModel):
     def compute_objective(self, embeds: dict[str, torch.Tensor], **other_inputs: Any) -> Any:
         """The objective over a whole batch of embeddings; returns a `ModelOutput` with `loss`."""
         raise NotImplementedError(f"{type(self).__name__} has no objective; use its ForPreTraining class to train.")
+
+    def describe_objective(self) -> str:
+        """`objective_formula` with the values of this model's configuration."""
+        return self.objective_formula.format(**{name: getattr(self.config, name) for name in self.config.to_dict()})
 
     def after_optimizer_step(self) -> None:
         """What has to happen after each real optimiser step; nothing by default."""

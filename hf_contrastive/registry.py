@@ -64,6 +64,7 @@ class SystemSpec:
         status (`str`): `"ready"` (parity, recipe, card) or `"experimental"`.
         tags (`tuple[str, ...]`): hub tags beyond the common ones.
         pipeline_tag (`str`): the hub task of a trained checkpoint.
+        default_settings (`str`): the recipe's YAML that needs no download.
     """
 
     slug: str
@@ -82,6 +83,7 @@ class SystemSpec:
     status: str = "ready"
     tags: tuple[str, ...] = ()
     pipeline_tag: str | None = None
+    default_settings: str = "digits.yaml"
 
     @property
     def model_type(self) -> str:

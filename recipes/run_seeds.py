@@ -3,7 +3,8 @@
     python recipes/run_seeds.py recipes/gsimclr/train.py recipes/gsimclr/small.yaml --seeds 0 1 2 \
         --name "CIFAR-10, 5000 images" --card model_cards/gsimclr.md -- --dataset_path ../shared/data/cifar10_small
 
-What stands after `--` goes to the recipe. Every run leaves its folder below --out; a finished one is not repeated.
+What stands after `--` goes to the recipe. Every run leaves its folder below --out; a finished one is not repeated as long as
+the settings are the same.
 """
 
 from __future__ import annotations
@@ -38,13 +39,19 @@ def main() -> None:
     results = []
     for seed in args.seeds:
         folder = args.out / f"{slug}-{label}-{seed}"
-        if not (folder / "all_results.json").is_file():
+        wanted = {"words": recipe_words, "settings": Path(args.config).read_text(encoding="utf-8")}
+        note = folder / "run_seeds.json"
+        finished = (folder / "all_results.json").is_file()
+        if finished and (not note.is_file() or json.loads(note.read_text(encoding="utf-8")) != wanted):
+            sys.exit(f"error: {folder} was run with other settings; delete it, or choose another --out.")
+        if not finished:
             command = [sys.executable, args.recipe, args.config, *recipe_words, "--seed", str(seed)]
             command += ["--output_dir", str(folder), "--pictures", "false"]
             if folder.exists():
                 command.append("--overwrite")
             print(shlex.join(command[1:]), flush=True)
             subprocess.run(command, check=True)
+            note.write_text(json.dumps(wanted), encoding="utf-8")
         results.append(json.loads((folder / "all_results.json").read_text(encoding="utf-8")))
     section = seeds_section(args, recipe_words, results)
     write_section(args.card, args.name, section)

@@ -17,6 +17,7 @@ import typer
 
 from hf_contrastive.cli.common import CliError, WrongUsage, examples, print_note
 from hf_contrastive.cli.info import find_system
+from hf_contrastive.registry import get_system
 
 
 EXAMPLES = examples(
@@ -25,7 +26,6 @@ EXAMPLES = examples(
     "hf-contrastive train simclr digits --num_train_epochs 5 --output_dir out/try",
     "hf-contrastive train gsimclr --config my.yaml --num-processes 2",
 )
-DEFAULT = "digits.yaml"
 SETTINGS = (".yaml", ".yml")
 
 
@@ -72,7 +72,7 @@ def find_settings(recipe: Path, typed: str | None) -> Path | None:
     """
     own = sorted(path for path in recipe.iterdir() if path.suffix in SETTINGS)
     if typed is None:
-        default = recipe / DEFAULT
+        default = recipe / get_system(recipe.name).default_settings
         return default if default.is_file() else None
     path = Path(typed).expanduser()
     if path.is_file():

@@ -18,6 +18,7 @@ class ProjectionHead(nn.Module):
         dims (`list[int]`): output size of every layer, for example `[2048, 128]`.
         batch_norm (`bool`, defaults to `True`): batch norm after hidden layers.
         last_batch_norm (`bool`, defaults to `False`): batch norm after the last layer.
+        last_bias (`bool`, defaults to `True`): bias of the last layer where no batch norm follows.
 
     Example:
 
@@ -31,14 +32,20 @@ class ProjectionHead(nn.Module):
     """
 
     def __init__(
-        self, in_dim: int, dims: list[int], *, batch_norm: bool = True, last_batch_norm: bool = False
+        self,
+        in_dim: int,
+        dims: list[int],
+        *,
+        batch_norm: bool = True,
+        last_batch_norm: bool = False,
+        last_bias: bool = True,
     ) -> None:
         super().__init__()
         self.layers = nn.ModuleList()
         for number, dim in enumerate(dims):
             last = number == len(dims) - 1
             norm = last_batch_norm if last else batch_norm
-            layer: list[nn.Module] = [nn.Linear(in_dim, dim, bias=not norm)]
+            layer: list[nn.Module] = [nn.Linear(in_dim, dim, bias=not norm and (last_bias or not last))]
             if norm:
                 layer.append(nn.BatchNorm1d(dim, affine=not last))
             if not last:

@@ -203,13 +203,19 @@ def make_views(view: ViewArguments, seed: int) -> SimCLRViews:
     return VIEW_PRESETS[view.augmentation](view.image_size, **changes)
 
 
-def make_model(spec: SystemSpec, model: ModelArguments, views: SimCLRViews) -> Any:
+def make_model(
+    spec: SystemSpec, model: ModelArguments, views: SimCLRViews, objective: Mapping[str, Any] | None = None
+) -> Any:
     """The pre-training model that the arguments describe, in training mode.
 
     Args:
         spec ([`SystemSpec`]): the system's row in the registry.
         model ([`ModelArguments`]): backbone and head.
         views ([`SimCLRViews`]): tells channels and size of the images.
+        objective (`Mapping`, *optional*): further fields of the system's configuration; `None` values = the paper's.
+
+    Raises:
+        ValueError: a field was given that the system does not have.
 
     Returns:
         A `ForPreTraining` model; wrapped by PEFT with `lora_rank`.
@@ -218,6 +224,12 @@ def make_model(spec: SystemSpec, model: ModelArguments, views: SimCLRViews) -> A
     for name in ("projection_dims", "projection_batch_norm", "temperature"):
         if getattr(model, name) is not None:
             fields[name] = getattr(model, name)
+    fields.update({name: value for name, value in (objective or {}).items() if value is not None})
+    unknown = sorted(set(fields) - set(spec.config_class().__dataclass_fields__))
+    if unknown:
+        raise ValueError(
+            f"{spec.title} has no setting {', '.join(unknown)}; hf-contrastive info {spec.slug} lists all."
+        )
     if model.freeze_backbone:
         fields["frozen_modules"] = ["backbone"]
     if model.backbone in _model_types():
@@ -581,11 +593,10 @@ def report(
     """
     about = describe_data(data, train, None)
     used = ["image", "index"] + ([trainer.args.sample_id_column] if trainer.args.sample_id_column else [])
-    temperature = unwrap_model(trainer.model).config.temperature
     text = batch_report(
         trainer,
         data=about["name"],
-        loss=NT_XENT.format(temperature=temperature),
+        loss=loss_text(trainer),
         num_views=pipeline.views.num_views,
         columns_used=used,
         labels=None if ids is None else list(ids),
@@ -593,9 +604,6 @@ def report(
     )
     say(text)
     say(f"  views: {pipeline.views.describe()}\n")
-
-
-NT_XENT = "NT-Xent: mean over anchors of -log softmax(cosine / {temperature:g}) at the other view of the same image"
 
 
 def finish(
@@ -698,7 +706,7 @@ def _top1(row: Mapping[str, Any] | None) -> dict[str, float]:
 
 def loss_text(trainer: Any) -> str:
     """The objective in one line."""
-    return NT_XENT.format(temperature=unwrap_model(trainer.model).config.temperature)
+    return unwrap_model(trainer.model).describe_objective()
 
 
 def card_settings(trainer: Any, pipeline: Pipeline) -> dict[str, Any]:

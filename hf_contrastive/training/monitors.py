@@ -119,7 +119,9 @@ class CollapseMonitor:
         self.counts = {"collapse": 0, "chance": 0}
         self.warned: list[str] = []
 
-    def update(self, outputs: Mapping[str, Any], loss: float, step: int, world_size: int = 1) -> dict[str, float]:
+    def update(
+        self, outputs: Mapping[str, Any], loss: float, step: int, world_size: int = 1, has_negatives: bool = True
+    ) -> dict[str, float]:
         """Look at one training batch.
 
         Args:
@@ -127,6 +129,7 @@ class CollapseMonitor:
             loss (`float`): its loss.
             step (`int`): number of the optimiser step, for the message.
             world_size (`int`, defaults to 1): processes whose embeddings are joined.
+            has_negatives (`bool`, defaults to `True`): without negatives a loss has no chance level to stay at.
 
         Returns:
             `dict[str, float]`: the statistics, also kept in `latest`; scalar outputs (loss terms, scale) included.
@@ -146,10 +149,11 @@ class CollapseMonitor:
                 collapsed,
                 f"step {step}: the embeddings collapse to (almost) one point or direction: spread {spread:.3f} of 1 "
                 f"(std {self.latest['std']:.4f}), effective rank {rank:.2f} of {min(*views[0].shape, MAX_ROWS)}. Try a lower "
-                "learning rate with warmup, a temperature between 0.1 and 0.5, a larger batch (more negatives), batch "
-                "norm in the projection head, or stronger augmentation.",
+                "learning rate with warmup, "
+                + ("a temperature between 0.1 and 0.5, a larger batch (more negatives), " if has_negatives else "")
+                + "batch norm in the projection head, or stronger augmentation.",
             )
-        chance = chance_loss(views, joint, world_size)
+        chance = chance_loss(views, joint, world_size) if has_negatives else None
         if chance is not None:
             # a collapsed model guesses, too; one warning is enough
             self._note(

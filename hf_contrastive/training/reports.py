@@ -150,14 +150,15 @@ def batch_report(
     used = [name for name in columns if name in columns_used] if columns_used else columns
     per_device, processes = args.per_device_train_batch_size, args.world_size
     accumulation, global_batch = args.gradient_accumulation_steps, args.per_device_train_batch_size * args.world_size
-    negatives = num_views * (global_batch - 1)
+    has_negatives = getattr(model, "has_negatives", True)
+    negatives = num_views * (global_batch - 1) if has_negatives else 0
     per_epoch, steps, epochs = _steps(trainer, rows, global_batch)
 
     distinct = bool(getattr(trainer.train_batch_sampler, "strict", False))
     duplicates = None
     if distinct:
         duplicates = 0.0
-    elif labels is not None and trainer.train_batch_sampler is None and global_batch <= len(labels):
+    elif has_negatives and labels is not None and trainer.train_batch_sampler is None and global_batch <= len(labels):
         duplicates = expected_duplicates(list(labels), global_batch)
 
     parts = trainable_parts(model)
@@ -206,16 +207,24 @@ def batch_report(
             f"{per_device} rows x {_plural(processes, 'process')} = {global_batch} compared with each other"
             + (f", in chunks of {args.gradient_cache_chunk_size}" if args.gradient_cache_chunk_size else "")
             + (
-                f"; {accumulation} such batches make one step ({global_batch * accumulation} rows), which adds no negatives"
+                f"; {accumulation} such batches make one step ({global_batch * accumulation} rows), "
+                + ("which adds no negatives" if has_negatives else "each with a loss of its own")
                 if accumulation > 1
                 else ""
             ),
         ),
         (
             "per anchor",
-            f"{_plural(num_views - 1, 'positive')}, {_plural(negatives, 'negative')} from {_plural(processes, 'device')}",
+            f"{_plural(num_views - 1, 'positive')}, "
+            + (
+                f"{_plural(negatives, 'negative')} from {_plural(processes, 'device')}"
+                if has_negatives
+                else "no negatives"
+            ),
         ),
-        ("duplicates", _duplicates_text(duplicates, distinct, bool(args.sample_id_column), global_batch)),
+        ("duplicates", _duplicates_text(duplicates, distinct, bool(args.sample_id_column), global_batch))
+        if has_negatives
+        else ("duplicates", "do not matter: nothing is pushed away from anything"),
         (
             "steps",
             "unknown"

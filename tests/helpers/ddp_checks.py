@@ -20,7 +20,8 @@ def joined_inputs(case: Case) -> dict[str, Any]:
     """The batch of all processes; with ids that repeat across the two halves where the objective takes ids."""
     inputs = case.inputs(batch=ROWS)
     inputs = {name: value.double() if value.is_floating_point() else value for name, value in inputs.items()}
-    if "sample_ids" in inspect.signature(case.tester.objective_class.forward).parameters:
+    objective = case.tester.objective_class
+    if objective.has_negatives and "sample_ids" in inspect.signature(objective.forward).parameters:
         inputs["sample_ids"] = torch.tensor([0, 1, 2, 3, 2, 5, 0, 7])
     return inputs
 

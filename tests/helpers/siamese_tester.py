@@ -14,15 +14,16 @@ class SiameseTester(ModelTester):
     can_freeze = ("backbone", "projection_head")
     lora = True
     refusals = (
-        Refusal({"temperature": 0.0}, "temperature", "above 0"),
-        Refusal({"temperature": -1}, "temperature", "above 0"),
         Refusal({"projection_dims": []}, "projection_dims", "positive numbers"),
         Refusal({"projection_dims": [8, 0]}, "projection_dims", "positive numbers"),
         Refusal({"pooling": "max"}, "pooling", "one of auto, mean, cls, pooler"),
     )
 
+    #: fields of every tiny configuration, beside the backbone
+    options: dict[str, Any] = {"projection_dims": [12, 10, 6]}
+
     def configs(self) -> dict[str, Any]:
-        options: dict[str, Any] = {"projection_dims": [12, 10, 6], "temperature": 0.3}
+        options = self.options
         found = {
             name: self.spec.config_class()(backbone_config=image_backbones()[name], **options)
             for name in self.backbones
@@ -52,3 +53,14 @@ class SiameseTester(ModelTester):
     def readout_sizes(self, config: Any) -> dict[str, int]:
         first, second, last = config.projection_dims
         return {"backbone": config.embed_dim, "projection_1": first, "projection_2": second, "projection": last}
+
+
+class NTXentTester(SiameseTester):
+    """Systems of the family with NT-Xent."""
+
+    options = {**SiameseTester.options, "temperature": 0.3}
+    refusals = (
+        *SiameseTester.refusals,
+        Refusal({"temperature": 0.0}, "temperature", "above 0"),
+        Refusal({"temperature": -1}, "temperature", "above 0"),
+    )

@@ -25,17 +25,10 @@ ROOT = Path(__file__).resolve().parents[2]
 SYSTEMS = list(REGISTRY)
 YAMLS = sorted(path.relative_to(ROOT).as_posix() for path in ROOT.glob("recipes/*/*.yaml"))
 #: short runs: what a full run of the recipe's default does, in seconds
-SHORT = {
-    "simclr": ("--max_steps", "120"),
-    "gsimclr": ("--max_steps", "120", "--autoencoder_epochs", "1"),
-}
-QUICK = {
-    "simclr": ("--max_steps", "6", "--save_strategy", "steps", "--save_steps", "3", "--save_total_limit", "5"),
-    "gsimclr": (
-        *("--max_steps", "6", "--save_strategy", "steps", "--save_steps", "3", "--save_total_limit", "5"),
-        *("--autoencoder_epochs", "1"),
-    ),
-}
+SHORT = ("--max_steps", "120")
+QUICK = ("--max_steps", "6", "--save_strategy", "steps", "--save_steps", "3", "--save_total_limit", "5")
+#: what a system needs beside these to be quick
+OWN = {"gsimclr": ("--autoencoder_epochs", "1")}
 
 
 def run(slug: str, *words: str) -> None:
@@ -54,7 +47,7 @@ def run(slug: str, *words: str) -> None:
 
 
 def default(slug: str) -> str:
-    return str(ROOT / "recipes" / slug / "digits.yaml")
+    return str(ROOT / "recipes" / slug / REGISTRY[slug].default_settings)
 
 
 @pytest.mark.recipe
@@ -71,9 +64,9 @@ def test_dry_run_writes_nothing(slug, tmp_path, capsys):
 @pytest.mark.parametrize("slug", SYSTEMS)
 def test_short_run(slug, tmp_path, capsys):
     out = tmp_path / "out"
-    run(slug, default(slug), *SHORT[slug], "--output_dir", str(out))
+    run(slug, default(slug), *SHORT, *OWN.get(slug, ()), "--output_dir", str(out))
     said = capsys.readouterr().out
-    for part in ("Batch report", "negatives", "untrained encoder", "to evaluate", "to resume"):
+    for part in ("Batch report", "per anchor", "untrained encoder", "to evaluate", "to resume"):
         assert part in said
     results = json.loads((out / "all_results.json").read_text())
     by_name = {row["features"]: row for row in results["rows"]}
@@ -99,7 +92,7 @@ def test_short_run(slug, tmp_path, capsys):
 @pytest.mark.parametrize("slug", SYSTEMS)
 def test_resumed_is_uninterrupted(slug, tmp_path):
     whole, parts = tmp_path / "whole", tmp_path / "parts"
-    words = [default(slug), *QUICK[slug], "--pictures", "false", "--linear_probe", "false"]
+    words = [default(slug), *QUICK, *OWN.get(slug, ()), "--pictures", "false", "--linear_probe", "false"]
     run(slug, *words, "--output_dir", str(whole))
     # as a run that was killed between its two checkpoints left it
     shutil.copytree(whole, parts)
@@ -119,7 +112,7 @@ def test_resumed_is_uninterrupted(slug, tmp_path):
 @pytest.mark.recipe
 def test_arms_differ_in_the_order_of_the_images_only(tmp_path):
     out = tmp_path / "out"
-    run("gsimclr", default("gsimclr"), *QUICK["gsimclr"], "--pictures", "false", "--output_dir", str(out))
+    run("gsimclr", default("gsimclr"), *QUICK, *OWN["gsimclr"], "--pictures", "false", "--output_dir", str(out))
     saved = [json.loads((folder / "config.json").read_text()) for folder in (out, out / "random")]
     for config in saved:
         for name in ("architectures", "model_type", "transformers_version"):
@@ -134,7 +127,7 @@ def test_arms_differ_in_the_order_of_the_images_only(tmp_path):
 @pytest.mark.distributed
 def test_two_processes(tmp_path):
     command = [sys.executable, "-m", "hf_contrastive.cli", "train", "gsimclr", "digits", "--num-processes", "2"]
-    command += [*QUICK["gsimclr"], "--pictures", "false", "--output_dir", str(tmp_path / "out")]
+    command += [*QUICK, *OWN["gsimclr"], "--pictures", "false", "--output_dir", str(tmp_path / "out")]
     done = subprocess.run(command, capture_output=True, text=True, env={**os.environ, "PYTHONPATH": str(ROOT)})
     assert done.returncode == 0, done.stderr[-3000:]
     assert done.stdout.count("=== G-SimCLR ===") == 1

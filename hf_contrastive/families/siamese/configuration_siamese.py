@@ -24,7 +24,6 @@ class SiameseConfig(ContrastiveConfig):
         projection_dims (`list[int]`, *optional*): output sizes of the projection head's layers.
         projection_batch_norm (`bool`, defaults to `True`): batch norm after the head's hidden layers.
         projection_last_batch_norm (`bool`, defaults to `False`): batch norm, without scale and shift, after the last.
-        temperature (`float`, defaults to 0.1): divides the cosine similarities; above 0.
     """
 
     sub_configs_defaults = {}
@@ -34,7 +33,8 @@ class SiameseConfig(ContrastiveConfig):
     projection_dims: list[int] | None = None
     projection_batch_norm: bool = True
     projection_last_batch_norm: bool = False
-    temperature: float | int = 0.1
+    #: whether the head's last layer has a bias; objectives that centre the projections give it no gradient
+    projection_last_bias = True
 
     def __post_init__(self, **kwargs: Any) -> None:
         if isinstance(self.backbone_config, dict) and "model_type" not in self.backbone_config:
@@ -65,9 +65,8 @@ class SiameseConfig(ContrastiveConfig):
             "num_features, hidden_dim, embed_dim; set `hidden_size` in `backbone_config`."
         )
 
-    def validate_objective(self) -> None:
-        """Refuse values with which the objective is not defined."""
-        require(self.temperature > 0, "temperature", self.temperature, "a number above 0 (0.05 to 1 is usual)")
+    def validate_head(self) -> None:
+        """Refuse values with which features and head are not defined."""
         require(
             bool(self.projection_dims) and min(self.projection_dims) > 0,
             "projection_dims",
@@ -76,3 +75,21 @@ class SiameseConfig(ContrastiveConfig):
         )
         poolings = ("auto", "mean", "cls", "pooler")
         require(self.pooling in poolings, "pooling", self.pooling, f"one of {', '.join(poolings)}")
+
+
+@strict
+class NTXentConfig(SiameseConfig):
+    r"""
+    Fields of systems of the family that compare with NT-Xent.
+
+    Args:
+        temperature (`float`, defaults to 0.1): divides the cosine similarities; above 0.
+    """
+
+    sub_configs_defaults = {}
+
+    temperature: float | int = 0.1
+
+    def validate_temperature(self) -> None:
+        """Refuse values with which the objective is not defined."""
+        require(self.temperature > 0, "temperature", self.temperature, "a number above 0 (0.05 to 1 is usual)")

@@ -12,7 +12,7 @@ from torch import nn
 from transformers import AutoModel, PreTrainedConfig
 from transformers.models.auto.modeling_auto import MODEL_MAPPING
 
-from hf_contrastive.families.siamese.configuration_siamese import SiameseConfig
+from hf_contrastive.families.siamese.configuration_siamese import NTXentConfig, SiameseConfig
 from hf_contrastive.losses import nt_xent, nt_xent_multi_view
 from hf_contrastive.modeling_utils import ContrastivePreTrainedModel
 from hf_contrastive.modules.projection_head import ProjectionHead
@@ -50,6 +50,7 @@ class SiameseModel(ContrastivePreTrainedModel):
             config.projection_dims or [],
             batch_norm=config.projection_batch_norm,
             last_batch_norm=config.projection_last_batch_norm,
+            last_bias=config.projection_last_bias,
         )
         hidden = [f"projection_{number + 1}" for number in range(len(config.projection_dims or []) - 1)]
         self.readouts = ("backbone", *hidden, "projection")
@@ -160,11 +161,16 @@ class SiameseModel(ContrastivePreTrainedModel):
 
 
 class SiameseForPreTraining(SiameseModel):
-    """Views of one image against the views of the other images of the batch; base of systems with NT-Xent."""
+    """Several views of each image; base of the systems' classes with an objective.
+
+    The objective is NT-Xent; a system with another one overrides `loss_terms` (and `output_class`, `objective_formula`,
+    `has_negatives`).
+    """
 
     objective_formula = (
-        "mean over anchors i of -log( exp(s(i, i')) / sum over k != i of exp(s(i, k)) ), s = cosine / temperature"
+        "NT-Xent: mean over anchors of -log softmax(cosine / {temperature:g}) at the other view of the same image"
     )
+    output_class: type[ViewsOutput] = ViewsOutput
 
     def embed_views(self, pixel_values: torch.Tensor) -> dict[str, torch.Tensor]:
         """Features and projections of every view.
@@ -191,7 +197,7 @@ class SiameseForPreTraining(SiameseModel):
         sample_ids: torch.Tensor | None = None,
         return_loss: bool = True,
     ) -> ViewsOutput:
-        """NT-Xent over the views of the batch, gathered from all processes.
+        """The objective over the views of the batch, gathered from all processes.
 
         Args:
             embeds (`dict`): what `embed_views` returns, for the whole batch.
@@ -202,23 +208,35 @@ class SiameseForPreTraining(SiameseModel):
             [`ViewsOutput`].
         """
         projections = embeds["projections"]
-        loss = None
+        terms: dict[str, torch.Tensor] = {}
         if return_loss:
             if projections.shape[1] < 2:
                 raise ValueError(
                     f"`pixel_values` holds {projections.shape[1]} view of each image, the objective compares at least "
                     "2; use a view transform with num_views=2."
                 )
-            options: dict[str, Any] = {
-                "temperature": self.config.temperature,
-                "sample_ids": sample_ids,
-                "gather": True,
-            }
-            if projections.shape[1] == 2:
-                loss = nt_xent(projections[:, 0], projections[:, 1], **options)
-            else:
-                loss = nt_xent_multi_view(projections, **options)
-        return ViewsOutput(loss=loss, embeds=embeds["embeds"], projections=projections)
+            if sample_ids is not None and not self.has_negatives:
+                raise ValueError(
+                    f"{type(self).__name__} has no negatives, so `sample_ids` would do nothing; leave it out."
+                )
+            terms = self.loss_terms(projections, sample_ids)
+        return self.output_class(embeds=embeds["embeds"], projections=projections, **terms)
+
+    def loss_terms(self, projections: torch.Tensor, sample_ids: torch.Tensor | None) -> dict[str, torch.Tensor]:
+        """The loss, and its terms by name where it has several.
+
+        Args:
+            projections (`torch.FloatTensor` `[batch, views, projection_dim]`): of this process; two or more views.
+            sample_ids (`torch.LongTensor` `[batch]`, *optional*): rows with the same id are never negatives.
+
+        Returns:
+            `{"loss": scalar, ...}`, the fields of `output_class` beside `embeds` and `projections`.
+        """
+        config = cast(NTXentConfig, self.config)
+        options: dict[str, Any] = {"temperature": config.temperature, "sample_ids": sample_ids, "gather": True}
+        if projections.shape[1] == 2:
+            return {"loss": nt_xent(projections[:, 0], projections[:, 1], **options)}
+        return {"loss": nt_xent_multi_view(projections, **options)}
 
     def forward(
         self,

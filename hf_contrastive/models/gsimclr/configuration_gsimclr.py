@@ -9,11 +9,11 @@ from transformers.models.auto import AutoConfig
 
 from hf_contrastive.backbones.configuration_backbones import ConvEncoderConfig
 from hf_contrastive.configuration_utils import require
-from hf_contrastive.families.siamese.configuration_siamese import SiameseConfig
+from hf_contrastive.families.siamese.configuration_siamese import NTXentConfig
 
 
 @strict
-class GSimCLRConfig(SiameseConfig):
+class GSimCLRConfig(NTXentConfig):
     r"""
     Configuration of G-SimCLR (https://arxiv.org/abs/2009.12007): SimCLR with a three-layer head without batch norm.
 

@@ -7,11 +7,11 @@ from transformers import PreTrainedConfig
 from transformers.configuration_utils import SubConfigSpec
 from transformers.models.auto import AutoConfig
 
-from hf_contrastive.families.siamese.configuration_siamese import SiameseConfig
+from hf_contrastive.families.siamese.configuration_siamese import NTXentConfig
 
 
 @strict
-class SimCLRConfig(SiameseConfig):
+class SimCLRConfig(NTXentConfig):
     r"""
     Configuration of SimCLR (https://arxiv.org/abs/2002.05709): any vision backbone and a two-layer projection head.
 

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from typing import Any
 
-from helpers.siamese_tester import SiameseTester
+from helpers.siamese_tester import NTXentTester
 from helpers.testers import ModelTester, Refusal, random_images
 
 from hf_contrastive import DenoisingAutoencoderConfig
 
 
-class GSimCLRTester(SiameseTester):
+class GSimCLRTester(NTXentTester):
     """G-SimCLR on its own backbone too."""
 
     model_type = "gsimclr"

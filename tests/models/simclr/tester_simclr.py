@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from helpers.siamese_tester import SiameseTester
+from helpers.siamese_tester import NTXentTester
 
 
-class SimCLRTester(SiameseTester):
+class SimCLRTester(NTXentTester):
     """SimCLR on the library's light backbone and on two of transformers."""
 
     model_type = "simclr"
