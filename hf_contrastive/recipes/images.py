@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import datetime
 import importlib.util
 import json
@@ -10,13 +11,14 @@ import platform
 import shlex
 import sys
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Generator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
+from huggingface_hub.errors import StrictDataclassError
 from torch.utils.data import DataLoader
 from transformers import AutoConfig
 from transformers.utils import logging as hf_logging
@@ -117,6 +119,26 @@ class RunArguments:
     overwrite: bool = _option(False, "Delete what an earlier run left in output_dir.")
 
 
+#: by these a folder is known as that of a run
+RUN_FILES = ("trainer_state.json", "metrics.jsonl", "all_results.json", "autoencoder")
+
+
+@contextlib.contextmanager
+def plain_errors() -> Generator[None]:
+    """Where users' settings are read: an error is one line and exit code 2, not a traceback.
+
+    Raises:
+        SystemExit: with code 2, for a `ValueError` or a file that is not there.
+    """
+    try:
+        yield
+    except (ValueError, FileNotFoundError, StrictDataclassError) as error:
+        # a strict configuration wraps what its check said
+        said = error.__cause__ if isinstance(error, StrictDataclassError) and error.__cause__ else error
+        print(f"error: {said}", file=sys.stderr)
+        raise SystemExit(2) from error
+
+
 def prepare_output(args: Any, run: RunArguments) -> None:
     """Refuse to write into the folder of an earlier run, unless it is resumed or to be deleted.
 
@@ -143,7 +165,7 @@ def prepare_output(args: Any, run: RunArguments) -> None:
                 file=sys.stderr,
             )
             raise SystemExit(2)
-        if not (folder / "trainer_state.json").exists() and not (folder / "metrics.jsonl").exists():
+        if not any((folder / name).exists() for name in RUN_FILES) and not any(folder.glob("checkpoint-*")):
             print(f"error: {folder} is no folder of a run, so it is not deleted; choose another.", file=sys.stderr)
             raise SystemExit(2)
         import shutil
@@ -502,14 +524,20 @@ def machine() -> str:
     return f"{platform.system()} {platform.machine()}, {cores} CPU cores, {gpu}"
 
 
-def command_line() -> str:
-    """The command of this run, ready to repeat; folders of this machine are shortened to their names."""
+def command_line(public: bool = False) -> str:
+    """The command of this run, ready to repeat.
+
+    Args:
+        public (`bool`, defaults to `False`): for cards: folders of this machine are shortened to their names, and the
+            recipe's own files are named as in the repository.
+    """
+    recipe = Path(sys.argv[0]).resolve().parent
     words = []
-    for number, word in enumerate(sys.argv):
+    for word in sys.argv:
         path = Path(word)
-        if number == 0 and path.name == "train.py":
-            word = f"recipes/{path.resolve().parent.name}/train.py"
-        elif path.is_absolute():
+        if public and path.suffix in (".py", ".yaml", ".yml") and path.resolve().parent == recipe:
+            word = f"recipes/{recipe.name}/{path.name}"
+        elif public and path.is_absolute():
             word = path.name
         words.append(shlex.quote(word))
     return "accelerate launch " + " ".join(words)
@@ -528,7 +556,7 @@ def card_training(
         "data": describe_data(data, train, test),
         "settings": dict(settings),
         "loss": loss,
-        "command": command_line(),
+        "command": command_line(public=True),
         "date": datetime.date.today().isoformat(),
         "hardware": machine(),
         "wall_time": seconds,
@@ -672,7 +700,7 @@ def finish(
         "data": about["name"],
         "train_rows": about.get("rows"),
         "test_rows": len(splits[1]) if splits[1] is not None else None,
-        "command": command_line(),
+        "command": command_line(public=True),
         "date": training["date"],
         "machine": training["hardware"],
         **(extra_results or {}),

@@ -103,8 +103,9 @@ def main() -> None:
     images.prepare_output(args, run)
 
     # data and views
-    train, test = images.load_splits(data, args.seed)
-    views = images.make_views(view, args.seed)
+    with images.plain_errors():
+        train, test = images.load_splits(data, args.seed)
+        views = images.make_views(view, args.seed)
     pipeline = images.Pipeline.build(views, args.sample_id_column)
     labels = images.labels_of(train)
     if "oracle" in guidance.arms and labels is None:
@@ -115,7 +116,8 @@ def main() -> None:
     # stage 1: denoising autoencoder; stage 2: its features are clustered
     set_seed(args.seed)
     embeds = train_autoencoder(train, views.size, views.channels, autoencoder, args, dry_run=run.dry_run)
-    train = PseudoLabeler(guidance.num_clusters, guidance.cluster_seed).add_to(train, embeds)
+    with images.plain_errors():
+        train = PseudoLabeler(guidance.num_clusters, guidance.cluster_seed).add_to(train, embeds)
     pseudo_labels = train["pseudo_label"][:]
     batch_size, processes = args.per_device_train_batch_size, args.world_size
     table = false_negative_report(pseudo_labels, labels, batch_size * processes, seed=args.seed)
@@ -140,7 +142,8 @@ def main() -> None:
         arm_args.max_steps = steps
         arm_args.output_dir = args.output_dir if final else f"{args.output_dir}/{arm}"
         set_seed(args.seed)
-        model = images.make_model(get_system(slug), model_arguments, views)
+        with images.plain_errors():
+            model = images.make_model(get_system(slug), model_arguments, views)
         encoders.setdefault("untrained encoder", copy.deepcopy(model))
         sampler = None
         if arm != "random":

@@ -39,14 +39,16 @@ def main() -> None:
     images.prepare_output(args, run)
 
     # data and views
-    train, test = images.load_splits(data, args.seed)
-    views = images.make_views(view, args.seed)
+    with images.plain_errors():
+        train, test = images.load_splits(data, args.seed)
+        views = images.make_views(view, args.seed)
     pipeline = images.Pipeline.build(views, args.sample_id_column)
     labelled = images.labels_of(test) is not None and not data.streaming
 
     # model; the copy is what training has to beat
     set_seed(args.seed)
-    model = images.make_model(SPEC, model_arguments, views)
+    with images.plain_errors():
+        model = images.make_model(SPEC, model_arguments, views)
     untrained = copy.deepcopy(model)
     if run.dry_run:
         images.dry_run(model, train, pipeline)

@@ -152,6 +152,53 @@ def test_a_folder_that_is_no_run_is_never_deleted(tmp_path, capsys):
     assert (tmp_path / "thesis.tex").read_text() == "years of work"
 
 
+@pytest.mark.parametrize("left", ["all_results.json", "metrics.jsonl", "checkpoint-3"])
+def test_a_run_is_deleted_on_demand(left, tmp_path):
+    out = tmp_path / "out"
+    (out / left).mkdir(parents=True)
+    images.prepare_output(Arguments(str(out)), images.RunArguments(overwrite=True))
+    assert not out.exists()
+
+
+class Arguments:
+    """The part of the training arguments that `prepare_output` reads."""
+
+    resume_from_checkpoint = None
+
+    def __init__(self, output_dir: str) -> None:
+        self.output_dir = output_dir
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (("--augmentation", "foo"), "`augmentation` is 'foo'; presets are: imagenet"),
+        (("--dataset_path", "/nowhere/at/all"), "does not exist"),
+        (("--temperature", "0"), "`temperature` is 0.0"),
+    ],
+)
+def test_a_wrong_value_is_one_line(words, message, tmp_path, capsys):
+    with pytest.raises(SystemExit) as stopped:
+        run("simclr", default("simclr"), *words, "--output_dir", str(tmp_path / "out"))
+    error = capsys.readouterr().err
+    assert stopped.value.code == 2
+    assert message in error
+    assert "Traceback" not in error
+
+
+def test_the_command_can_be_repeated(monkeypatch, tmp_path):
+    recipe = ROOT / "recipes" / "simclr"
+    monkeypatch.setattr(
+        "sys.argv", [str(recipe / "train.py"), str(recipe / "digits.yaml"), "--output_dir", str(tmp_path / "my run")]
+    )
+    assert images.command_line(public=True) == (
+        "accelerate launch recipes/simclr/train.py recipes/simclr/digits.yaml --output_dir 'my run'"
+    )
+    assert images.command_line() == (
+        f"accelerate launch {recipe / 'train.py'} {recipe / 'digits.yaml'} --output_dir '{tmp_path / 'my run'}'"
+    )
+
+
 class Stop(Exception):
     """Raised where the data would be loaded."""
 
