@@ -209,7 +209,8 @@ def _logistic(
         for strength in strengths:
             model.C = strength
             _, mean, std = fit(model, ~held_out)
-            logs = model.predict_log_proba((rows[held_out] - mean) / std)
+            with np.errstate(divide="ignore"):  # a class that is ruled out has the logarithm -inf
+                logs = model.predict_log_proba((rows[held_out] - mean) / std)
             accuracy = float((logs.argmax(1) == codes[held_out]).mean())
             # few held-out rows often tie in accuracy: the likelihood of the right class decides then
             likelihood = float(logs[np.arange(len(logs)), codes[held_out]].mean())

@@ -35,7 +35,8 @@ def score_blocks(
 ) -> Iterator[tuple[slice, torch.Tensor]]:
     """Yields `(rows, scores [rows, gallery])`, larger is nearer: the cosine, or minus half the squared distance.
 
-    For unit vectors both differ by a constant only, so a temperature means the same in either.
+    For unit vectors both differ by a constant only, so a temperature means the same in either. Equal gallery rows have
+    equal scores.
     """
     if metric == "cosine":
         query, gallery = F.normalize(query, dim=1), F.normalize(gallery, dim=1)
@@ -45,6 +46,7 @@ def score_blocks(
         query, gallery = query.double(), gallery.double()
         half_norms = gallery.square().sum(1) / 2
     columns = gallery.T.contiguous()
+    repeated, source = _repeated_rows(gallery)
     for rows in blocks(len(query), len(gallery), chunk_size):
         part = query[rows]
         # the caller may sit inside autocast (evaluation during training): scores are never rounded to half precision
@@ -53,10 +55,22 @@ def score_blocks(
         if half_norms is not None:
             scores -= half_norms
             scores -= part.square().sum(1, keepdim=True) / 2
+        if len(repeated):
+            # a matrix product rounds equal columns differently, depending on where they stand and on the block's size
+            scores[:, repeated] = scores[:, source]
         if exclude_self:
             own = torch.arange(rows.start, rows.stop, device=scores.device)
             scores[torch.arange(len(own), device=scores.device), own] = -torch.inf
         yield rows, scores
+
+
+def _repeated_rows(x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """Numbers of the rows that occur before, and for each of them the first row that it equals."""
+    numbers = torch.arange(len(x), device=x.device)
+    group = torch.unique(x, dim=0, return_inverse=True)[1]
+    first = torch.full_like(numbers, len(x)).scatter_reduce(0, group, numbers, "amin")[group]
+    repeated = (first != numbers).nonzero().flatten()
+    return repeated, first[repeated]
 
 
 def top_k(scores: torch.Tensor, k: int) -> tuple[torch.Tensor, torch.Tensor]:

@@ -142,10 +142,10 @@ class _Relevance:
         self.pairs: torch.Tensor | None = None
         if relevant_pairs is not None:
             array = np.asarray(relevant_pairs if isinstance(relevant_pairs, np.ndarray) else list(relevant_pairs))
-            if array.ndim != 2 or array.shape[1] != 2 or array.dtype.kind not in "iu":
+            if array.ndim != 2 or array.shape[1] != 2 or not len(array) or array.dtype.kind not in "iu":
                 raise ValueError(
                     f"`relevant_pairs` has shape {list(array.shape)} and dtype {array.dtype}; expected integers of shape "
-                    "[pairs, 2]: (query row, gallery row)"
+                    "[pairs, 2] with at least one pair: (query row, gallery row)"
                 )
             for column, (side, size) in enumerate((("query", len(query)), ("gallery", len(gallery)))):
                 low, high = array[:, column].min(), array[:, column].max()

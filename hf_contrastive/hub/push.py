@@ -36,6 +36,7 @@ SAFE_IGNORE_PATTERNS: tuple[str, ...] = (
     "runs",
     "wandb",
     "mlruns",
+    "events.out.tfevents*",
     "_*",
     ".*",
 )
@@ -93,7 +94,7 @@ def _matches(name: str, patterns: Sequence[str]) -> bool:
 
 
 def is_pickle(path: str | os.PathLike) -> bool:
-    """Whether a file is a pickle, by its name or by its first bytes (also inside torch's zip format).
+    """Whether a file is a pickle, by its name or by its first bytes (also inside torch's and numpy's formats).
 
     Args:
         path: a file.
@@ -105,16 +106,26 @@ def is_pickle(path: str | os.PathLike) -> bool:
     if path.suffix.lower() in _PICKLE_SUFFIXES:
         return True
     with open(path, "rb") as handle:
-        start = handle.read(4)
+        start = handle.read(2**12)
+    if _is_array_of_objects(start):
+        return True
     if start[:1] == b"\x80" and start[1:2] in (b"\x02", b"\x03", b"\x04", b"\x05"):
         return True
-    if start == b"PK\x03\x04":
+    if start[:4] == b"PK\x03\x04":
         try:
             with zipfile.ZipFile(path) as archive:
-                return any(name.endswith((".pkl", ".pickle")) for name in archive.namelist())
+                if any(name.endswith((".pkl", ".pickle")) for name in archive.namelist()):
+                    return True
+                arrays = [name for name in archive.namelist() if name.endswith(".npy")]
+                return any(_is_array_of_objects(archive.open(name).read(2**12)) for name in arrays)
         except zipfile.BadZipFile:
             return False
     return False
+
+
+def _is_array_of_objects(start: bytes) -> bool:
+    """Whether a file that starts so is an array of numpy that holds python objects, which numpy pickles."""
+    return start[:6] == b"\x93NUMPY" and b"|O'" in start.partition(b"\n")[0]
 
 
 def _copy(source: Path, destination: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 import json
 import os
 import re
@@ -202,12 +203,12 @@ def local_paths_in_file(path: str | os.PathLike) -> list[tuple[int, str]]:
             header = json.loads(handle.read(size)) if 0 < size <= path.stat().st_size else {}
         return find_local_paths("\n".join(map(str, (header.get("__metadata__") or {}).values())))
     data = path.read_bytes()
-    if b"\0" in data[:8192]:
+    if data[:2] in (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE):
+        text = data.decode("utf-16", errors="replace")
+    elif b"\0" in data[:8192]:
         return []
-    try:
-        text = data.decode("utf-8")
-    except UnicodeDecodeError:
-        return []
+    else:
+        text = data.decode("utf-8", errors="replace")  # a letter of another encoding does not hide the rest
     found = find_local_paths(text)
     if path.suffix == ".json":
         # In JSON a backslash is doubled and a slash may be escaped.

@@ -122,6 +122,8 @@ class _Normalize(torch.autograd.Function):
     def forward(ctx, x):
         norm = torch.linalg.vector_norm(x, dim=-1, keepdim=True)
         inverse = norm.clamp_min(NORM_EPS).reciprocal_()
+        # 1 / infinity is 0: a diverged row would pass for a zero vector, and the loss for a finite one
+        inverse.masked_fill_(norm == torch.inf, torch.nan)
         unit = x * inverse
         ctx.save_for_backward(unit, inverse.masked_fill_(norm <= NORM_EPS, 0))
         return unit

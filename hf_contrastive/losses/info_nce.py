@@ -126,7 +126,9 @@ def _own_negatives(
     q: Tensor, negatives: Tensor, sample_ids: Tensor | None, negative_ids: Tensor | None, mask: Tensor | None
 ) -> Tensor:
     """Log-sum over the negatives that belong to each row alone: N * M numbers, no more than the input holds."""
-    logits = torch.einsum("nd,nmd->nm", q, negatives)
+    # autocast would multiply in half precision
+    with torch.autocast(q.device.type, enabled=False):
+        logits = torch.einsum("nd,nmd->nm", q, negatives)
     if negative_ids is not None and sample_ids is not None:
         logits = logits.masked_fill(sample_ids[:, None] == negative_ids, -1e30)
     if mask is not None:

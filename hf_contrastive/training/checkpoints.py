@@ -7,6 +7,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
+import torch
 from safetensors.torch import load_file, save_file
 from transformers.trainer_utils import get_last_checkpoint
 
@@ -87,6 +88,24 @@ def load_buffers(model: Any, checkpoint: str | Path) -> None:
         saved = load_file(path)
         for name, buffer in model.named_buffers():
             buffer.copy_(saved[name])
+
+
+def separate_worker_seeds(loader: Any, args: Any) -> Any:
+    """Let persistent workers take their seed from a generator of their own.
+
+    They take it once a run, those of a resumed run once more: out of the training's own random numbers, that would
+    shift every dropout mask after it.
+
+    Args:
+        loader (`DataLoader`): of the training rows, prepared by Accelerate or not; changed in place.
+        args (`TrainingArguments`): of the run.
+
+    Returns:
+        The loader.
+    """
+    if args.dataloader_persistent_workers:
+        getattr(loader, "base_dataloader", loader).generator = torch.Generator().manual_seed(args.seed)
+    return loader
 
 
 def check_resumable(checkpoint: str | Path, model_type: str | None) -> None:

@@ -32,6 +32,7 @@ from hf_contrastive.training.checkpoints import (
     load_buffers,
     prepare_output_folder,
     save_buffers,
+    separate_worker_seeds,
     write_training_arguments,
 )
 from hf_contrastive.training.gradient_cache import cached_backward
@@ -125,6 +126,7 @@ class ContrastiveTrainer(TrainerHubMixin, Trainer):
             )
         super().__init__(model, args, data_collator, train_dataset, eval_dataset, callbacks=callbacks, **kwargs)
         forward = inspect.signature(type(unwrap_model(self.model)).forward).parameters
+        self._has_negatives = getattr(unwrap_model(self.model), "has_negatives", True)
         self._accepted = [name for name in forward if name != "self"]
         self._required = [n for n in self._accepted if forward[n].default is inspect.Parameter.empty]
         self._check_settings()
@@ -171,10 +173,9 @@ class ContrastiveTrainer(TrainerHubMixin, Trainer):
         self._check_rows()
         dataset: Any = self.train_dataset
         if self.train_batch_sampler is None:
-            return super().get_train_dataloader()
-        return self.accelerator.prepare(
-            DataLoader(dataset, batch_sampler=self.train_batch_sampler, **self._loading(self.data_collator))
-        )
+            return separate_worker_seeds(super().get_train_dataloader(), self.args)
+        loader = DataLoader(dataset, batch_sampler=self.train_batch_sampler, **self._loading(self.data_collator))
+        return separate_worker_seeds(self.accelerator.prepare(loader), self.args)
 
     def _loading(self, collator: Any) -> dict[str, Any]:
         args = self.args
@@ -218,6 +219,8 @@ class ContrastiveTrainer(TrainerHubMixin, Trainer):
         return self._evaluation_loader(dataset, self.eval_data_collator or self.data_collator)
 
     def _evaluation_loader(self, dataset: Any, collator: Any) -> DataLoader:
+        if not hasattr(dataset, "__len__") and self.args.world_size > 1:  # rows would be repeated, or a gather fail
+            raise ValueError("several processes evaluate only data with a length; load this stream as a whole first.")
         options: dict[str, Any] = {**self._loading(collator), "persistent_workers": False}
         return self.accelerator.prepare(DataLoader(dataset, self.args.per_device_eval_batch_size, **options))
 
@@ -315,7 +318,7 @@ class ContrastiveTrainer(TrainerHubMixin, Trainer):
             self._stop("the loss", inputs, outputs)
         step = self.state.global_step + 1
         if self.monitor is not None and step % self.args.monitor_steps == 0:
-            self.monitor.update(outputs, float(outputs.loss.detach()), step, self.args.world_size)
+            self.monitor.update(outputs, float(outputs.loss.detach()), step, self.args.world_size, self._has_negatives)
 
     def _stop(self, what: str, inputs: Any = None, outputs: Any = None) -> None:
         found = describe_non_finite(unwrap_model(self.model), inputs, outputs)
@@ -396,10 +399,10 @@ class ContrastiveTrainer(TrainerHubMixin, Trainer):
                     if self.compute_metrics is not None:
                         answers: Any = None if labels is None else labels.numpy()
                         measured[0].update(self.compute_metrics(EvalPrediction(embeds.numpy(), answers)))
-                except ValueError as error:
+                except Exception as error:
                     measured = [error]
             broadcast_object_list(measured)  # one process measures, all decide alike
-        if isinstance(measured[0], ValueError):
+        if isinstance(measured[0], Exception):
             raise measured[0]
         metrics = {f"{metric_key_prefix}_{name}": value for name, value in {**measured[0], **pairs}.items()}
         steps = -(-len(embeds) // (args.per_device_eval_batch_size * args.world_size))

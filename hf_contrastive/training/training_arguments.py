@@ -11,6 +11,9 @@ from transformers import TrainingArguments
 
 PROBES = ("knn", "linear", "retrieval", "views")
 
+# transformers takes every metric but a loss for one that should grow
+LOWER_IS_BETTER = ("alignment", "uniformity")
+
 
 @dataclass
 class ContrastiveTrainingArguments(TrainingArguments):
@@ -21,7 +24,8 @@ class ContrastiveTrainingArguments(TrainingArguments):
     would be false negatives), `remove_unused_columns=False` (views are made while loading), `label_names=[]`,
     `accelerator_config={"dispatch_batches": False}` (streamed rows may hold images and text),
     `logging_nan_inf_filter=False` (a loss that is not finite stops the run), `average_tokens_across_devices=False`,
-    `logging_steps=10`. `resume_from_checkpoint` may also be `True`: the last checkpoint of `output_dir`.
+    `logging_steps=10`. `greater_is_better` is false by default for alignment and uniformity as `metric_for_best_model`.
+    `resume_from_checkpoint` may also be `True`: the last checkpoint of `output_dir`.
 
     Args:
         gradient_cache_chunk_size (`int`, *optional*): rows embedded at a time; none = the whole batch at once.
@@ -132,6 +136,8 @@ class ContrastiveTrainingArguments(TrainingArguments):
         if isinstance(self.probe_metrics, str):
             self.probe_metrics = [self.probe_metrics]
         self.probe_metrics = list(self.probe_metrics or [])
+        if self.greater_is_better is None and str(self.metric_for_best_model).endswith(LOWER_IS_BETTER):
+            self.greater_is_better = False
         self._check()
         super().__post_init__()
 

@@ -120,6 +120,20 @@ def test_images_too_small_for_the_stages():
 
 
 @pytest.mark.parametrize(
+    ("model_class", "config_class"), [(ConvEncoderModel, ConvEncoderConfig), (CifarResNetModel, CifarResNetConfig)]
+)
+def test_batch_norms_have_the_configured_constants(model_class, config_class):
+    for fields, expected in (
+        ({}, (1e-3, 0.01)),  # those of Keras
+        ({"batch_norm_eps": 0.02, "batch_norm_momentum": 0.3}, (0.02, 0.3)),
+    ):
+        norms = [
+            module for module in model_class(config_class(**fields)).modules() if isinstance(module, nn.BatchNorm2d)
+        ]
+        assert {(norm.eps, norm.momentum) for norm in norms} == {expected}
+
+
+@pytest.mark.parametrize(
     "model",
     [ConvEncoderModel(ConvEncoderConfig(channels=[32, 64])), CifarResNetModel(CifarResNetConfig())],
     ids=["conv_encoder", "cifar_resnet"],

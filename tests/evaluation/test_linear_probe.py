@@ -30,6 +30,21 @@ def test_fixed_strength_equals_scikit_learn():
     assert result["converged"]
 
 
+def test_held_out_rows_do_not_set_the_scale():
+    """One held-out row far away: with its share in mean and spread the others would be read wrongly."""
+    rng = np.random.default_rng(0)
+    labels = rng.integers(0, 2, 100)
+    rows = rng.normal(size=(100, 2)) + 4 * labels[:, None]
+    held_out = stratified_holdout(labels, 0.3, 0)
+    rows[np.flatnonzero(held_out)[0]] *= 1e4
+    mean, std = rows[~held_out].mean(0), rows[~held_out].std(0)
+    model = LogisticRegression(max_iter=300, tol=1e-3).fit((rows[~held_out] - mean) / std, labels[~held_out])
+    expected = model.score((rows[held_out] - mean) / std, labels[held_out])
+    result = linear_probe(rows, labels, rows, labels, Cs=[1.0], validation_fraction=0.3)
+    assert result["validation_accuracy"] == expected
+    assert expected > 0.9
+
+
 @pytest.mark.filterwarnings("ignore:the sgd probe")
 @pytest.mark.parametrize("method", ["logistic", "sgd"])
 def test_learns_and_repeats(method):

@@ -94,6 +94,19 @@ def test_ties_at_the_edge_after_a_clear_winner():
     assert distances.tolist() == [[0.0, -1.0, -2.0]]  # minus the distance
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize("metric", ["cosine", "euclidean"])
+def test_equal_rows_tie_whatever_the_block(dtype, metric):
+    """The same image three times: a matrix product alone gives its columns scores that differ in the last digit."""
+    generator = torch.Generator().manual_seed(0)
+    gallery = torch.randn(50, 33, generator=generator, dtype=dtype).repeat(3, 1)
+    query = torch.randn(41, 33, generator=generator, dtype=dtype)
+    for chunk_size in (None, 1, 2, 3, 7):
+        scores, rows = nearest_neighbours(query, gallery, k=150, metric=metric, chunk_size=chunk_size)
+        assert (np.diff(rows.reshape(41, 50, 3), axis=2) == 50).all()
+        assert (np.diff(scores.reshape(41, 50, 3), axis=2) == 0).all()
+
+
 def test_accuracy_several_k_protocol_and_kinds_of_input():
     train, labels, test, answers = make_data(7)
     result = knn_accuracy(train, labels, test, answers, k=5, ks=(1, 11))

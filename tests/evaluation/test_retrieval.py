@@ -115,6 +115,7 @@ def test_invariances():
         ({"query_labels": None, "relevant_pairs": [(0, 10)]}, "names gallery rows 10 to 10; there are rows 0 to 9"),
         ({"query_labels": None, "relevant_pairs": [(0, 1, 2)]}, r"\[pairs, 2\]"),
         ({"query_labels": None, "relevant_pairs": []}, r"\[pairs, 2\]"),
+        ({"query_labels": None, "relevant_pairs": np.zeros((0, 2), int)}, "at least one pair"),
         ({"metric": "dot"}, "`metric` is 'dot'"),
     ],
 )

@@ -6,8 +6,9 @@ import json
 from pathlib import Path
 
 import pytest
+import torch
 
-from hf_contrastive import get_system
+from hf_contrastive import ConvEncoderConfig, SimCLRConfig, SimCLRModel, get_system
 from hf_contrastive.hub import check_checkpoint
 
 
@@ -48,6 +49,15 @@ def test_only_pickles(tmp_path):
     (folder / "pytorch_model.bin").write_bytes(b"\x80\x04")
     with pytest.raises(ValueError, match=r"only pickled weights \(pytorch_model.bin\).*never unpickles"):
         check_checkpoint(folder)
+
+
+@pytest.mark.parametrize("options", [{}, {"use_safetensors": False}])
+def test_a_pickle_is_not_read_when_the_configuration_is_given(tmp_path, options):
+    """With `config=` the folder is not looked at first; loading itself must take safetensors only."""
+    config = SimCLRConfig(backbone_config=ConvEncoderConfig(channels=[4]), projection_dims=[4])
+    torch.save(SimCLRModel(config).state_dict(), tmp_path / "pytorch_model.bin")
+    with pytest.raises(OSError, match=r"no file named model.safetensors"):
+        SimCLRModel.from_pretrained(tmp_path, config=config, **options)
 
 
 def test_missing_folder_is_not_taken_for_a_hub_id(tmp_path, monkeypatch):

@@ -8,6 +8,7 @@ import pickle
 import zipfile
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from transformers import ResNetConfig, ViTImageProcessor
@@ -101,6 +102,8 @@ def a_zip_with_a_pickle(path: Path) -> None:
         ("weights.dat", lambda path: path.write_bytes(pickle.dumps({"x": 1}))),
         ("weights.data", lambda path: torch.save({"x": 1}, path)),
         ("archive.zip", a_zip_with_a_pickle),
+        ("names.npy", lambda path: np.save(path, np.array([{"x": 1}], dtype=object), allow_pickle=True)),
+        ("names.npz", lambda path: np.savez(path, plain=np.ones(2), names=np.array([{"x": 1}], dtype=object))),
     ],
 )
 def test_pickles_are_refused_unless_named(checkpoint, tmp_path, name, make):
@@ -108,6 +111,19 @@ def test_pickles_are_refused_unless_named(checkpoint, tmp_path, name, make):
     with pytest.raises(ValueError, match=rf"pickled files.*{name}.*allow=\['{name}'\]"):
         prepare_folder(checkpoint, tmp_path / "out")
     assert name in names(prepare_folder(checkpoint, tmp_path / "allowed", allow=[name]))
+
+
+def test_arrays_of_numbers_are_no_pickles(checkpoint, tmp_path):
+    np.save(checkpoint / "map.npy", np.ones((2, 2)))
+    np.savez(checkpoint / "maps.npz", a=np.ones(2), b=np.array(["|O'"]))
+    assert {"map.npy", "maps.npz"} <= set(names(prepare_folder(checkpoint, tmp_path / "out")))
+
+
+def test_event_files_of_tensorboard_stay_at_home(checkpoint, tmp_path):
+    (checkpoint / "events.out.tfevents.17.host.1.0").write_bytes(b"\0" + str(tmp_path).encode())
+    prepared = prepare_folder(checkpoint, tmp_path / "out")
+    assert not [name for name in names(prepared) if "tfevents" in name]
+    assert "events.out.tfevents.17.host.1.0" in {name for name, _ in prepared.left_out}
 
 
 def test_training_state_goes_only_by_name(checkpoint, tmp_path):
@@ -120,6 +136,13 @@ def test_training_state_goes_only_by_name(checkpoint, tmp_path):
 def test_local_paths_are_refused_by_file_and_line(checkpoint, tmp_path, name):
     (checkpoint / name).write_text(f"---\nlicense: mit\n---\ndata: {tmp_path}/images\n")
     with pytest.raises(ValueError, match=rf"{name}, line 4: {tmp_path}/images"):
+        prepare_folder(checkpoint, tmp_path / "out")
+
+
+@pytest.mark.parametrize("encoding", ["latin-1", "utf-16"])
+def test_local_paths_are_refused_whatever_the_encoding(checkpoint, tmp_path, encoding):
+    (checkpoint / "notes.txt").write_bytes(f"caf\xe9\ndata: {tmp_path}/images\n".encode(encoding))
+    with pytest.raises(ValueError, match=rf"notes.txt, line 2: {tmp_path}/images"):
         prepare_folder(checkpoint, tmp_path / "out")
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import warnings
 
 import pytest
@@ -116,6 +117,15 @@ def test_autocast_does_not_lower_the_precision(name):
     torch.testing.assert_close(loss, expected, rtol=1e-6, atol=1e-7)
     for got, want in zip(grads, expected_grad, strict=True):
         torch.testing.assert_close(got, want, rtol=1e-5, atol=1e-7)
+
+
+def test_autocast_does_not_lower_the_precision_of_negatives_by_row():
+    a, b = _pair(16, 32, noise=2.0)
+    negatives = a.detach()[:, None] + 2 * torch.randn(16, 7, 32, generator=torch.Generator().manual_seed(1))
+    expected = info_nce(a, b, negatives, temperature=0.02)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        loss = info_nce(a, b, negatives, temperature=0.02)
+    torch.testing.assert_close(loss, expected, rtol=1e-6, atol=1e-7)
 
 
 def test_tiny_loss_keeps_its_digits():
@@ -236,6 +246,36 @@ def test_nan_stays_visible():
             a, b = _pair(6, 4)
             a.data[2, 1] = torch.nan
             assert bool(function(a, b, t).isnan()), name
+
+
+def test_a_length_beyond_the_number_format_stays_visible():
+    """The squares of 1e25 overflow in float32; such a row must not count as the zero vector."""
+    for t in (0.01, 0.5):
+        for name, function in ALL_LOSSES.items():
+            a, b = _pair(6, 4)
+            a.data[2] *= 1e25
+            assert bool(function(a, b, t).isnan()), name
+
+
+@pytest.mark.parametrize("t", [0.0115, 0.0125, 0.02, 0.0205])
+def test_equal_rows_at_low_temperature_do_not_overflow(t):
+    """A collapsed model: every logit is 1 / T, whose exponential times the number of rows may leave float32."""
+    a = torch.ones(64, 8, requires_grad=True)
+    for name, function in ALL_LOSSES.items():
+        candidates = 64 if name in ("info_nce", "clip_loss") else 127
+        loss = function(a, a, t)
+        loss.backward()
+        assert loss.item() == pytest.approx(math.log(candidates), rel=1e-5), name
+        assert bool(a.grad.isfinite().all()), name
+
+
+def test_second_derivatives_are_refused():
+    for name, function in ALL_LOSSES.items():
+        a, b = _pair(6, 4)
+        (first,) = torch.autograd.grad(function(a, b, 0.5), a, create_graph=True)
+        with pytest.raises(RuntimeError, match="differentiate twice"):
+            first.sum().backward()
+        assert bool(first.isfinite().all()), name
 
 
 def test_reductions():

@@ -14,10 +14,13 @@ from hf_contrastive.losses import nt_xent
 
 
 def run_nt_xent(inputs: dict[str, Tensor], config: dict[str, Any]) -> dict[str, Tensor]:
+    if config.get("beta") or config.get("add_one_in_neg"):
+        raise ValueError(f"G-SimCLR's NT-Xent has neither beta nor add_one_in_neg, got {config}; see DirectPred")
     z_i, z_j = (inputs[name].requires_grad_() for name in ("z_i", "z_j"))
     loss = nt_xent(z_i, z_j, config["temperature"])
     grad_i, grad_j = torch.autograd.grad(loss, (z_i, z_j))
-    return {"loss": loss, "grad_z_i": grad_i, "grad_z_j": grad_j}
+    # the second loss of the published code carries the factor beta, which is 0 here
+    return {"loss": loss, "loss_intra": torch.zeros(()), "grad_z_i": grad_i, "grad_z_j": grad_j}
 
 
 def run_batch_order(inputs: dict[str, Tensor], config: dict[str, Any]) -> dict[str, Tensor]:
@@ -29,6 +32,10 @@ def run_batch_order(inputs: dict[str, Tensor], config: dict[str, Any]) -> dict[s
         "duplicates_per_batch_stable": duplicates_per_batch(labels, order, config["batch_size"]),
     }
     return {name: torch.as_tensor(value) for name, value in outputs.items()}
+
+
+# The networks run in float64, so that what differs from a float32 reference is the reference's own rounding alone.
+NETWORK_DTYPE = torch.float64
 
 
 def load_weights(module: nn.Module, weights: dict[str, Tensor]) -> None:
@@ -63,8 +70,8 @@ def autoencoder(channels: list[int], num_channels: int, config: dict[str, Any]) 
 
 @torch.no_grad()
 def run_autoencoder_encoder(inputs: dict[str, Tensor], config: dict[str, Any]) -> dict[str, Tensor]:
-    images = inputs["pixel_values"]
-    model = autoencoder(config["channels"], images.shape[1], config).to(images.dtype)
+    images = inputs["pixel_values"].to(NETWORK_DTYPE)
+    model = autoencoder(config["channels"], images.shape[1], config).to(NETWORK_DTYPE)
     weights: dict[str, Tensor] = {}
     for stage, number in enumerate(numbered(inputs, "conv")):
         weights |= layer(inputs, f"conv{number}", f"stages.{stage}.0")
@@ -76,8 +83,8 @@ def run_autoencoder_encoder(inputs: dict[str, Tensor], config: dict[str, Any]) -
 @torch.no_grad()
 def run_autoencoder_decoder(inputs: dict[str, Tensor], config: dict[str, Any]) -> dict[str, Tensor]:
     *stages, num_channels = config["channels"]
-    latent_map = inputs["latent_map"]
-    model = autoencoder(stages[::-1], num_channels, config).to(latent_map.dtype)
+    latent_map = inputs["latent_map"].to(NETWORK_DTYPE)
+    model = autoencoder(stages[::-1], num_channels, config).to(NETWORK_DTYPE)
     *convolutions, last = numbered(inputs, "conv")
     weights = layer(inputs, f"conv{last}", "decoder_head")
     for stage, number in enumerate(convolutions):
@@ -90,7 +97,7 @@ def run_autoencoder_decoder(inputs: dict[str, Tensor], config: dict[str, Any]) -
 
 @torch.no_grad()
 def run_resnet_cifar_blocks(inputs: dict[str, Tensor], config: dict[str, Any]) -> dict[str, Tensor]:
-    images, groups = inputs["pixel_values"], config["groups"]
+    images, groups = inputs["pixel_values"].to(NETWORK_DTYPE), config["groups"]
     model = CifarResNetModel(
         CifarResNetConfig(
             stem_channels=config["stem_channels"],
@@ -112,7 +119,7 @@ def run_resnet_cifar_blocks(inputs: dict[str, Tensor], config: dict[str, Any]) -
                 weights |= layer(inputs, f"{source}.{theirs}.conv", f"{target}.{ours}.conv")
                 weights |= layer(inputs, f"{source}.{theirs}.bn", f"{target}.{ours}.norm")
             weights |= layer(inputs, f"{source}.shortcut.conv", f"{target}.shortcut")
-    model = model.to(images.dtype).eval()
+    model = model.to(NETWORK_DTYPE).eval()
     load_weights(model, weights)
     return {"feature_map": model(images).last_hidden_state}
 

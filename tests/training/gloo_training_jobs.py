@@ -71,6 +71,16 @@ def cached_gradients(chunk_size: int, wrap: bool) -> dict[str, torch.Tensor]:
     return {name: p.grad.clone() for name, p in model.named_parameters() if p.grad is not None}
 
 
+def cached_buffers() -> torch.Tensor:
+    """What rank 0 holds in a buffer that the objective reads, on every process as after DDP's own forward."""
+    model = toy_model().double()
+    wrapped = torch.nn.parallel.DistributedDataParallel(model)
+    model.queue.fill_(1.0 + dist.get_rank())
+    values = torch.randn(4, 2, 6, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
+    cached_backward(wrapped, {"values": values}, 2)
+    return model.queue.clone()
+
+
 def plain_gradients() -> dict[str, torch.Tensor]:
     """The same in one process without cache."""
     model = toy_model().double()
@@ -93,7 +103,7 @@ def resume(folder: str) -> dict[str, Any]:
             max_steps=5,
             save_strategy="steps",
             save_steps=2,
-            logging_steps=2,
+            logging_steps=3,  # each process has its part of the interval 1-3 before the checkpoint
             **options,
         )
 
@@ -125,12 +135,49 @@ def evaluate(folder: str) -> dict[str, Any]:
         probe_dataset=ToyRows(13, seed=2),
         eval_data_collator=plain_batch,
         per_device_eval_batch_size=2,
-        probe_metrics=["knn", "retrieval"],
+        probe_metrics=["knn", "retrieval", "views"],
         probe_k=3,
     )
     embeds, labels = trainer.embed_dataset(trainer.eval_dataset)
     metrics = trainer.evaluate()
-    return {"embeds": embeds, "labels": labels, "knn": metrics["eval_knn_top1"], "recall": metrics["eval_recall@1"]}
+    return {
+        "embeds": embeds,
+        "labels": labels,
+        "numbers": [metrics[f"eval_{name}"] for name in ("knn_top1", "recall@1", "alignment")],
+    }
+
+
+def broken_metric(folder: str) -> str:
+    """A function of the user that fails in the process that measures."""
+    _fresh()
+
+    def compute_metrics(prediction: Any) -> dict[str, float]:
+        return {"score": prediction.no_such_thing}
+
+    trainer = toy_trainer(
+        folder, eval_dataset=ToyRows(8), eval_data_collator=plain_batch, compute_metrics=compute_metrics
+    )
+    try:
+        trainer.evaluate()
+    except AttributeError as error:
+        return str(error)
+    return "no error"
+
+
+def streamed_evaluation(folder: str) -> str:
+    """Rows without a length: Accelerate fills up the shorter shard with rows that were there already."""
+    _fresh()
+    trainer = toy_trainer(folder, eval_dataset=_Stream(), eval_data_collator=plain_batch)
+    try:
+        trainer.evaluate()
+    except ValueError as error:
+        return str(error)
+    return "no error"
+
+
+class _Stream(torch.utils.data.IterableDataset):
+    def __iter__(self) -> Any:
+        return (ToyRows(11)[row] for row in range(11))
 
 
 class _OneBadRow(ToyRows):

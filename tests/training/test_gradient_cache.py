@@ -143,6 +143,21 @@ def test_under_autocast() -> None:
     assert float((expected - found).norm() / expected.norm()) < 0.03
 
 
+def test_one_chunk_under_autocast_is_plain_backward() -> None:
+    """Bit for bit: operations of the backward pass keep the number formats of their forward."""
+    model = toy_model()
+    model.queue.normal_()
+    reference = copy.deepcopy(model)
+    values = _values(8, torch.float32)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        loss = reference(values).loss
+    loss.backward()  # where torch says it belongs, outside
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        cached_backward(model, {"values": values}, 8)
+    for name, gradient in _gradients(model).items():
+        assert torch.equal(gradient, _gradients(reference)[name]), name
+
+
 def test_frozen_parts_get_no_gradient() -> None:
     model = toy_model(frozen_modules=["backbone"]).double()
     cached_backward(model, {"values": _values()}, 2)

@@ -47,7 +47,7 @@ def _same(one: Any, two: Any, where: str = "") -> None:
         assert one == two, where
 
 
-@pytest.mark.parametrize("case", ["plain", "workers", "distinct", "accumulation_and_cache"])
+@pytest.mark.parametrize("case", ["plain", "workers", "persistent_workers", "distinct", "accumulation_and_cache"])
 def test_resumed_equals_uninterrupted(tmp_path: Path, case: str) -> None:
     def trainer(folder: str, **options: Any) -> Any:
         if case == "distinct":
@@ -55,6 +55,8 @@ def test_resumed_equals_uninterrupted(tmp_path: Path, case: str) -> None:
             options["train_batch_sampler"] = DistinctLabelBatchSampler(labels, 4, seed=5)
         if case == "workers":
             options["dataloader_num_workers"] = 2
+        if case == "persistent_workers":  # they outlive an epoch, those of the resumed run begin in its middle
+            options.update(dataloader_num_workers=1, dataloader_persistent_workers=True)
         if case == "accumulation_and_cache":
             options.update(gradient_accumulation_steps=2, gradient_cache_chunk_size=3)
         return toy_trainer(

@@ -6,6 +6,7 @@ import json
 import math
 import warnings
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -63,8 +64,16 @@ def test_after_optimizer_step_works_with_the_plain_trainer(tmp_path: Path) -> No
         train_dataset=ToyRows(16),
         callbacks=[AfterOptimizerStepCallback()],  # ty: ignore[invalid-argument-type]
     )
+    assert not trainer.model_accepts_loss_kwargs  # it would multiply the loss by the accumulation steps
     trainer.train()
     assert int(model.steps) == 2
+
+
+@pytest.mark.parametrize("skipped", [False, True])
+def test_a_step_that_the_loss_scaler_skipped_does_not_count(skipped: bool) -> None:
+    model, optimizer = toy_model(), SimpleNamespace(step_was_skipped=skipped)
+    AfterOptimizerStepCallback().on_optimizer_step(None, None, None, model=model, optimizer=optimizer)
+    assert int(model.steps) == (not skipped)
 
 
 @pytest.mark.parametrize("cache", [None, 2])
@@ -264,6 +273,23 @@ def test_changed_defaults(tmp_path: Path) -> None:
     own = ContrastiveTrainingArguments(str(tmp_path), use_cpu=True, accelerator_config='{"even_batches": false}')
     assert own.accelerator_config.dispatch_batches is False
     assert own.accelerator_config.even_batches is False
+
+
+@pytest.mark.parametrize(
+    ("metric", "given", "expected"),
+    [
+        ("eval_uniformity", None, False),
+        ("alignment", None, False),
+        ("eval_uniformity", True, True),
+        ("eval_knn_top1", None, True),
+        (None, None, None),
+    ],
+)
+def test_which_way_the_best_metric_goes(tmp_path: Path, metric: Any, given: Any, expected: Any) -> None:
+    args = ContrastiveTrainingArguments(
+        str(tmp_path), use_cpu=True, metric_for_best_model=metric, greater_is_better=given
+    )
+    assert args.greater_is_better is expected
 
 
 # ---- numbers that are not finite ----

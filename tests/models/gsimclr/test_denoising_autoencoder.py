@@ -104,6 +104,13 @@ def test_layers_of_the_notebook():
     assert outputs.reconstruction.shape == (1, 1, 64, 32)
 
 
+def test_batch_norms_have_the_configured_constants():
+    model = build(batch_norm_eps=0.02, batch_norm_momentum=0.3)
+    norms = [module for module in model.modules() if isinstance(module, torch.nn.BatchNorm2d)]
+    assert len(norms) == 2 * len(model.decoder_stages)
+    assert {(norm.eps, norm.momentum) for norm in norms} == {(0.02, 0.3)}
+
+
 def test_it_learns():
     images = random_images(16, 1, 8, 8, seed=0).round()
     model = build(num_channels=1, channels=[16]).train()

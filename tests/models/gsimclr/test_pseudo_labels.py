@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 from datasets import Dataset
+from sklearn.cluster import KMeans
 
 from hf_contrastive import PseudoLabeler
 from hf_contrastive.models.gsimclr.data_gsimclr import same_label_pair_rate
@@ -36,6 +37,16 @@ def test_tensors_and_seeds():
     assert np.array_equal(labeler.fit_predict(points.astype(np.float32)), labeler.fit_predict(tensor))
     assert labeler.centroids.shape == (6, 6)
     assert np.array_equal(labeler.fit_predict(points), PseudoLabeler(num_clusters=6, seed=0).fit_predict(points))
+
+
+@pytest.mark.parametrize("seed", [0, 3])
+def test_clusters_are_those_of_scikit_learn(seed):
+    """Points without groups, so that the seed decides."""
+    points = np.random.default_rng(0).normal(size=(60, 3))
+    expected = [KMeans(7, random_state=number).fit(points).labels_ for number in (seed, seed + 1)]
+    found = PseudoLabeler(num_clusters=7, seed=seed).fit_predict(points)
+    assert np.array_equal(found, expected[0])
+    assert not np.array_equal(found, expected[1])
 
 
 def test_as_many_clusters_as_images():
