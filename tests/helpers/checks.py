@@ -82,7 +82,7 @@ def check_nothing_random_after_loading(model_class: Any, config: Any, folder: Pa
             if torch.equal(first, other):
                 problems.append(f"{name}: does not follow the seed")
             spread = float(torch.stack([tensors[name].detach().float() for tensors in new]).square().mean().sqrt())
-            largest = max(float(tensors[name].abs().max()) for tensors in new)
+            largest = max(float(tensors[name].detach().abs().max()) for tensors in new)
             values = torch.stack([first, other]).float()
             seen = float(values.square().mean().sqrt())
             # a few numbers spread more freely than many
