@@ -1,137 +1,93 @@
 """Two SimCLR views of an image: images per second on one core, against lightly's SimCLRTransform.
 
-    python benchmarks/augmentation.py [--rounds 7] [--output augmentation.json]
+    python benchmarks/augmentation.py [--rounds 15]
 
 Both get the same decoded images and the same settings (crop, flip, jitter, grey, blur, ImageNet's mean and std) and use
-one thread. Rounds alternate between the two, so that a busy machine slows both; the ratio is the median of the
-per-round ratios. What is not equal: lightly blurs with Pillow's box approximation of the Gaussian (any radius), this
-library with a kernel of a tenth of the side, as the SimCLR paper says; lightly rounds to 8 bits after every step.
+one thread. Install lightly beside this package first: pip install -e ".[bench]"
 """
 
 from __future__ import annotations
 
 import argparse
-import json
-import platform
+import itertools
 import statistics
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import common
 import numpy as np
 import torch
-from PIL import Image
-
-from hf_contrastive.data import SimCLRViews
+from image_settings import DIFFERENCES, lightly_views, make_images, our_views, setting
 
 
+OURS, FROM_ARRAYS, PEER = "hf_contrastive", "from arrays", "lightly"
 # side in pixels, images a round
 SIZES = ((32, 256), (96, 96), (224, 24))
+GOAL = 1.0
 
 
-def make_images(size: int, count: int) -> list[Image.Image]:
-    """Smooth random colour pictures: noise alone would be no picture, and a flat one would flatter the hue step."""
-    rng = np.random.default_rng(0)
-    coarse = rng.integers(0, 256, (count, 8, 8, 3), dtype=np.uint8)
-    return [Image.fromarray(image).resize((size, size), Image.Resampling.BICUBIC) for image in coarse]
-
-
-def ours(size: int, small: bool) -> SimCLRViews:
-    """SimCLR's CIFAR setting for small images, ImageNet's for the others."""
-    if small:
-        return SimCLRViews.imagenet(size, jitter_strength=0.5, blur_p=0.0)
-    return SimCLRViews.imagenet(size)
-
-
-def lightly_transform(size: int, small: bool) -> Callable[[Image.Image], list[torch.Tensor]] | None:
-    """lightly's transform with the same settings, or nothing where lightly is not installed."""
-    try:
-        from lightly.transforms import SimCLRTransform  # ty: ignore[import-not-found]
-    except ImportError:
-        return None
-    changes: dict[str, Any] = {"cj_strength": 0.5, "gaussian_blur": 0.0} if small else {}
-    return SimCLRTransform(input_size=size, **changes)
-
-
-def seconds(action: Callable[[], Any]) -> float:
-    start = time.perf_counter()
-    action()
-    return time.perf_counter() - start
-
-
-def measure(size: int, count: int, rounds: int) -> dict[str, Any]:
-    """One row of the table."""
-    images, indices = make_images(size, count), list(range(count))
+def measure(size: int, count: int, rounds: int) -> dict[str, list[float]]:
+    """Seconds of every round for `count` images of this side, by method."""
+    images, indices, epochs = make_images(size, count), list(range(count)), itertools.count()
     arrays = [np.array(image) for image in images]
-    small = size <= 32
-    views, peer = ours(size, small), lightly_transform(size, small)
+    views, transform = our_views(size), lightly_views(size)
 
-    def run_ours(epoch: int, source: list[Any]) -> torch.Tensor:
-        return views(source, indices, epoch)
+    def ours(source: list[Any]) -> torch.Tensor:
+        return views(source, indices, next(epochs))
 
-    def run_peer() -> torch.Tensor:
-        assert peer is not None
-        made = [peer(image) for image in images]
-        return torch.stack([torch.stack(pair) for pair in made])  # what a collator does with them
-
-    assert run_ours(0, images).shape == (count, 2, 3, size, size)
-    if peer is not None:
-        assert run_peer().shape == (count, 2, 3, size, size)
-    mine, mine_arrays, theirs = [], [], []
-    for number in range(rounds):
-        mine.append(seconds(lambda n=number: run_ours(n, images)))
-        if peer is not None:
-            theirs.append(seconds(run_peer))
-        mine_arrays.append(seconds(lambda n=number: run_ours(n, arrays)))
-    row: dict[str, Any] = {
-        "size": size,
-        "setting": "jitter 0.5, no blur" if small else "full set",
-        "ours": count / statistics.median(mine),
-        "ours_preloaded": count / statistics.median(mine_arrays),
-        "lightly": None,
-        "ratio": None,
-    }
-    if peer is not None:
-        ratios = [b / a for a, b in zip(mine, theirs, strict=True)]
-        row |= {"lightly": count / statistics.median(theirs), "ratio": statistics.median(ratios)}
-        row |= {"ratio_low": min(ratios), "ratio_high": max(ratios)}
-    return row
+    methods: dict[str, Callable[[], torch.Tensor]] = {OURS: lambda: ours(images), FROM_ARRAYS: lambda: ours(arrays)}
+    if transform is not None:
+        # all pairs of views into one tensor: what a collator does with them
+        methods[PEER] = lambda: torch.stack([torch.stack(pair) for pair in map(transform, images)])
+    for name, method in methods.items():
+        shape = tuple(method().shape)
+        if shape != (count, 2, 3, size, size):
+            raise SystemExit(f"{name} makes views of shape {shape}")
+    return common.alternate(methods, rounds)
 
 
-def table(rows: list[dict[str, Any]]) -> str:
-    """The rows as Markdown."""
-    lines = [
-        "| side | setting | this library, images/s | from arrays, images/s | lightly, images/s | ratio (lowest - highest round) |",
-        "|---|---|---|---|---|---|",
-    ]
-    for row in rows:
-        if row["lightly"] is None:
-            peer, ratio = "not installed", "-"
-        else:
-            peer, ratio = (
-                f"{row['lightly']:.0f}",
-                f"{row['ratio']:.2f} ({row['ratio_low']:.2f} - {row['ratio_high']:.2f})",
-            )
-        lines.append(
-            f"| {row['size']} | {row['setting']} | {row['ours']:.0f} | {row['ours_preloaded']:.0f} | {peer} | {ratio} |"
+def section(rounds: int) -> str:
+    """Measure every size and write it down."""
+    rows, goals = [], []
+    for size, count in SIZES:
+        seconds = measure(size, count, rounds)
+        speed = {name: f"{count / statistics.median(values):.0f}" for name, values in seconds.items()}
+        ratio = "-"
+        if PEER in seconds:
+            values = common.ratio(seconds[PEER], seconds[OURS])
+            ratio = common.format_ratio(values)
+            goals.append(f"side {size}: {common.verdict(values[0], GOAL)}")
+        rows.append(
+            [f"{size} x {size}, {setting(size)}", speed[OURS], speed[FROM_ARRAYS], speed.get(PEER, "absent"), ratio]
         )
-    return "\n".join(lines)
+        print(rows[-1], flush=True)
+    reached = "; ".join(goals) or "not measured, lightly is absent"
+    header = ["views", f"{OURS}, images/s", f"{FROM_ARRAYS}, images/s", f"{PEER}, images/s", f"{OURS} / {PEER}"]
+    return "\n\n".join(
+        [
+            "## Augmentation",
+            common.facts("augmentation.py", ["torch", "torchvision", "pillow", "lightly", "hf-contrastive"], 1),
+            "Images per second of one core; of each image two views are made and put into one tensor. Both get the same "
+            f"decoded pictures ({FROM_ARRAYS}: this library with arrays in place of Pillow's images, as `PreloadedImages` "
+            f"holds them). Medians of {common.count(rounds, 'round')} in turns; the ratio is of speeds, round by round: median (smallest to "
+            f"largest). {DIFFERENCES}",
+            common.table(header, rows),
+            common.goals([f"at least {GOAL:g} x lightly's images per second of one core: {reached}."]),
+        ]
+    )
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--rounds", type=int, default=7, help="alternating rounds per size (default: 7)")
-    parser.add_argument("--output", type=Path, help="also write the rows as JSON")
+    parser.add_argument("--rounds", type=int, default=15, help="rounds that count for each size (default: 15)")
+    parser.add_argument("--output", type=Path, default=common.RESULTS, help="file to write (default: RESULTS.md)")
     options = parser.parse_args()
     if options.rounds < 1:
         parser.error(f"--rounds must be at least 1, got {options.rounds}")
     torch.set_num_threads(1)
-    rows = [measure(size, count, options.rounds) for size, count in SIZES]
-    versions = f"Python {platform.python_version()}, torch {torch.__version__}, {platform.machine()}, 1 thread"
-    print(f"Two SimCLR views of an image ({versions}, median of {options.rounds} rounds)\n\n{table(rows)}")
-    if options.output is not None:
-        options.output.write_text(json.dumps({"versions": versions, "rows": rows}, indent=2) + "\n")
+    common.write_section(options.output, "augmentation", section(options.rounds))
+    print(f"written: section 'augmentation' of {options.output.name}")
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""What the benchmarks share: alternating runs, ratios, peak memory, the machine in words, sections of RESULTS.md."""
+"""What the benchmarks share: alternating runs, ratios, peak memory, goals, the machine in words, sections of RESULTS.md."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ import resource
 import statistics
 import sys
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 
 RESULTS = Path(__file__).parents[1] / "RESULTS.md"
@@ -22,35 +22,56 @@ RESULTS = Path(__file__).parents[1] / "RESULTS.md"
 TITLE = """# Results
 
 Speed and memory beside other libraries. Every section is written by the command it names; numbers are never typed by hand.
+The other libraries are installed by `pip install -e ".[bench]"`. A machine does not run at one speed for long, so the
+methods of a comparison take turns (A B A B ...) and speed is a ratio, round by round.
 """
 
+T = TypeVar("T")
 
-def alternate(
-    methods: dict[str, Callable[[], Any]], repeats: int, warmup: int = 1, before: Callable[[], Any] | None = None
-) -> dict[str, list[float]]:
+
+def take_turns(methods: Mapping[str, Callable[[], T]], repeats: int, warmup: int = 1) -> dict[str, list[T]]:
     """
-    Seconds of every method in turns: A B C A B C ... Whatever else the machine does then meets all of them alike.
+    What every method returns, in turns: A B C A B C ... Whatever else the machine does then meets all of them alike.
 
     Args:
-        methods (`dict[str, Callable]`): what to time, by name.
+        methods (`Mapping[str, Callable]`): what to run, by name.
+        repeats (`int`): rounds that count.
+        warmup (`int`, defaults to 1): rounds before them that do not.
+
+    Returns:
+        `dict[str, list]`: the results of each round, by name.
+    """
+    results: dict[str, list[T]] = {name: [] for name in methods}
+    for round_number in range(warmup + repeats):
+        for name, method in methods.items():
+            result = method()
+            if round_number >= warmup:
+                results[name].append(result)
+    return results
+
+
+def alternate(methods: Mapping[str, Callable[[], Any]], repeats: int, warmup: int = 1) -> dict[str, list[float]]:
+    """
+    Seconds of every method, which take turns as in [`take_turns`].
+
+    Args:
+        methods (`Mapping[str, Callable]`): what to time, by name.
         repeats (`int`): timed rounds.
         warmup (`int`, defaults to 1): rounds before them that are not timed.
-        before (`Callable`, *optional*): called before each run, outside the timing.
 
     Returns:
         `dict[str, list[float]]`: seconds of each round, by name.
     """
-    seconds: dict[str, list[float]] = {name: [] for name in methods}
-    for round_number in range(warmup + repeats):
-        for name, method in methods.items():
-            if before is not None:
-                before()
+
+    def timed(method: Callable[[], Any]) -> Callable[[], float]:
+        def run() -> float:
             start = time.perf_counter()
             method()
-            elapsed = time.perf_counter() - start
-            if round_number >= warmup:
-                seconds[name].append(elapsed)
-    return seconds
+            return time.perf_counter() - start
+
+        return run
+
+    return take_turns({name: timed(method) for name, method in methods.items()}, repeats, warmup)
 
 
 def ratio(seconds: Sequence[float], reference: Sequence[float]) -> tuple[float, float, float]:
@@ -61,6 +82,21 @@ def ratio(seconds: Sequence[float], reference: Sequence[float]) -> tuple[float, 
 
 def format_ratio(values: tuple[float, float, float]) -> str:
     return f"{values[0]:.2f} ({values[1]:.2f} to {values[2]:.2f})"
+
+
+def verdict(value: float, at_least: float) -> str:
+    """Whether a ratio reaches its goal, and by how much it does not."""
+    if value >= at_least:
+        return f"met ({value:.2f})"
+    short = 100 * (1 - value / at_least)
+    # a near miss must not read as "1.00 instead of 1"
+    number, percent = (f"{value:.3f}", f"{short:.1f}") if short < 1 else (f"{value:.2f}", f"{short:.0f}")
+    return f"missed: {number} instead of {at_least:g}, {percent} % short"
+
+
+def goals(lines: Sequence[str]) -> str:
+    """The last paragraph of a section: one line a goal."""
+    return "\n".join(f"- Goal: {line}" for line in lines)
 
 
 def peak_extra_bytes(method: Callable[[], Any]) -> int:
@@ -89,17 +125,21 @@ def _max_rss() -> int:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
 
 
+def count(number: int, thing: str) -> str:
+    return f"{number} {thing}{'' if number == 1 else 's'}"
+
+
 def machine(threads: int | None = None) -> str:
     """Processor, memory and accelerator in words; no name of a host or a path."""
     processor = platform.processor() or platform.machine()
     with contextlib.suppress(OSError):
         found = re.search(r"model name\s*:\s*(.+)", Path("/proc/cpuinfo").read_text())
         processor = found.group(1).strip() if found else processor
-    parts = [f"{processor}, {os.cpu_count()} cores"]
+    parts = [f"{processor}, {count(os.cpu_count() or 1, 'core')}"]
     with contextlib.suppress(OSError, ValueError):
         parts.append(f"{os.sysconf('SC_PAGE_SIZE') * os.sysconf('SC_PHYS_PAGES') / 2**30:.0f} GiB memory")
     if threads is not None:
-        parts.append(f"{threads} threads")
+        parts.append(count(threads, "thread"))
     torch = sys.modules.get("torch")
     if torch is not None and torch.cuda.is_available():
         parts.append(torch.cuda.get_device_name())
@@ -120,8 +160,9 @@ def versions(packages: Iterable[str]) -> str:
 
 
 def command_line(script: str) -> str:
-    """The command that is running, as one would type it in the root of the repository."""
-    return " ".join(["python", f"benchmarks/{script}", *sys.argv[1:]])
+    """The command that is running, as one would type it in the root of the repository; folders of this machine left out."""
+    words = [Path(word).name if Path(word).is_absolute() else word for word in sys.argv[1:]]
+    return " ".join(["python", f"benchmarks/{script}", *words])
 
 
 def table(header: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
@@ -141,18 +182,35 @@ def write_section(path: str | Path, name: str, text: str) -> None:
     """
     Replaces the section `name` of a Markdown file, between its two markers; adds it at the end when it is new.
 
+    The list of goals at the top of the file is gathered anew from all of its sections.
+
     Args:
         path (`str` or `Path`): the file; made with a title when it does not exist.
         name (`str`): name of the section, in the markers.
         text (`str`): Markdown, its own heading included.
     """
     path = Path(path)
-    old = path.read_text(encoding="utf-8") if path.exists() else TITLE
+    page = path.read_text(encoding="utf-8") if path.exists() else _replace(TITLE, "goals", "")
+    page = _replace(page, name, text)
+    page = _replace(page, "goals", _all_goals(page))
+    path.write_text(page, encoding="utf-8")
+
+
+def _replace(page: str, name: str, text: str) -> str:
     begin, end = f"<!-- begin: {name} -->", f"<!-- end: {name} -->"
     section = f"{begin}\n{text.strip()}\n{end}"
-    if begin in old and end in old:
-        head, rest = old.split(begin, 1)
-        new = head + section + rest.split(end, 1)[1]
-    else:
-        new = f"{old.rstrip()}\n\n{section}\n"
-    path.write_text(new, encoding="utf-8")
+    if begin in page and end in page:
+        head, rest = page.split(begin, 1)
+        return head + section + rest.split(end, 1)[1]
+    return f"{page.rstrip()}\n\n{section}\n"
+
+
+def _all_goals(page: str) -> str:
+    """What was aimed at and what was reached, section by section."""
+    parts = ["## Goals"]
+    for name, section in re.findall(r"<!-- begin: (\S+) -->\n(.*?)<!-- end: \1 -->", page, flags=re.DOTALL):
+        title = re.search(r"^## (.+)$", section, flags=re.MULTILINE)
+        found = re.findall(r"^- Goal: (.+)$", section, flags=re.MULTILINE)
+        if name != "goals" and title and found:
+            parts.append("\n".join([f"{title.group(1)}:\n", *(f"- {line}" for line in found)]))
+    return "\n\n".join(parts)
