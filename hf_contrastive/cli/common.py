@@ -63,6 +63,7 @@ class ExampleGroup(TyperGroup):
         "train",
         "embed",
         "evaluate",
+        "generate",
         "plot",
         "knn",
         "linear",

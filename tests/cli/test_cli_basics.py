@@ -24,6 +24,7 @@ COMMANDS = [
     ["evaluate", "knn"],
     ["evaluate", "linear"],
     ["evaluate", "retrieval"],
+    ["generate"],
     ["plot"],
 ]
 
