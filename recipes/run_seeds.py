@@ -10,7 +10,6 @@ the settings are the same.
 from __future__ import annotations
 
 import argparse
-import datetime
 import json
 import shlex
 import statistics
@@ -96,10 +95,13 @@ def seeds_section(args: argparse.Namespace, recipe_words: list[str], results: li
         lines.append("")
     if first.get("guidance"):
         head = f"Batches of {first['batch_size']}, {first['num_clusters']} clusters, seed {first['seed']} (shares, not percent):"
-        lines += [head, "", markdown_table(first["guidance"]), ""]
+        columns = ["order", *(name for name in first["guidance"][0] if name != "order")]
+        lines += [head, "", markdown_table(first["guidance"], columns), ""]
+    days = sorted({result["date"] for result in results})
+    dates = list(dict.fromkeys((days[0], days[-1])))
     seconds = statistics.mean(result["seconds"] for result in results)
     lines += [
-        f"{first['machine']}; {seconds:.0f} s a seed; {datetime.date.today().isoformat()}. Command:",
+        f"{first['machine']}; {seconds:.0f} s a seed; {' to '.join(dates)}. Command:",
         "",
         f"    {shlex.join(words)}",
     ]
