@@ -16,6 +16,8 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
+from hf_contrastive.reporting import replace_section
+
 
 RESULTS = Path(__file__).parents[1] / "RESULTS.md"
 
@@ -190,19 +192,10 @@ def write_section(path: str | Path, name: str, text: str) -> None:
         text (`str`): Markdown, its own heading included.
     """
     path = Path(path)
-    page = path.read_text(encoding="utf-8") if path.exists() else _replace(TITLE, "goals", "")
-    page = _replace(page, name, text)
-    page = _replace(page, "goals", _all_goals(page))
+    page = path.read_text(encoding="utf-8") if path.exists() else replace_section(TITLE, "goals", "")
+    page = replace_section(page, name, text)
+    page = replace_section(page, "goals", _all_goals(page))
     path.write_text(page, encoding="utf-8")
-
-
-def _replace(page: str, name: str, text: str) -> str:
-    begin, end = f"<!-- begin: {name} -->", f"<!-- end: {name} -->"
-    section = f"{begin}\n{text.strip()}\n{end}"
-    if begin in page and end in page:
-        head, rest = page.split(begin, 1)
-        return head + section + rest.split(end, 1)[1]
-    return f"{page.rstrip()}\n\n{section}\n"
 
 
 def _all_goals(page: str) -> str:

@@ -7,10 +7,10 @@ are imported on first use.
 
 from __future__ import annotations
 
-import importlib
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from hf_contrastive import auto_registration
+from hf_contrastive.utils import import_later
 from hf_contrastive.version import __version__
 
 
@@ -73,13 +73,7 @@ if TYPE_CHECKING:  # static analysis sees the real names
     from hf_contrastive.training import ContrastiveTrainer, ContrastiveTrainingArguments
 
 
-def __getattr__(name: str) -> Any:
-    module = _PUBLIC_NAMES.get(name)
-    if module is None:
-        raise AttributeError(f"module 'hf_contrastive' has no attribute {name!r}")
-    value = getattr(importlib.import_module(module), name)
-    globals()[name] = value
-    return value
+__getattr__ = import_later(__name__, _PUBLIC_NAMES)
 
 
 def __dir__() -> list[str]:

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import importlib
 import importlib.util
+import sys
+from collections.abc import Callable, Mapping
 from types import ModuleType
+from typing import Any
 
 
 def require_package(name: str, extra: str | None = None, *, purpose: str | None = None) -> ModuleType:
@@ -42,3 +45,34 @@ def require_package(name: str, extra: str | None = None, *, purpose: str | None 
         # umap is the one optional package whose name on the index differs from its module
         wanted = f'"hf-contrastive[{extra}]"' if extra else {"umap": "umap-learn"}.get(package, package)
         raise ImportError(f"{subject}, which is not installed; type: pip install {wanted}") from error
+
+
+def import_later(package: str, home: Mapping[str, str]) -> Callable[[str], Any]:
+    """The `__getattr__` of a package whose public names are imported on first use.
+
+    Args:
+        package (`str`): its `__name__`.
+        home (`Mapping[str, str]`): public name to the module that defines it, in full or as a module of the package.
+
+    Returns:
+        `Callable`: gives the value of a name, and leaves it in the package for the next time.
+
+    Example:
+
+    ```python
+    >>> from hf_contrastive.utils import import_later
+    >>> import_later("hf_contrastive", {"__version__": "version"})("__version__").count(".")
+    2
+
+    ```
+    """
+
+    def get(name: str) -> Any:
+        if name not in home:
+            raise AttributeError(f"module {package!r} has no attribute {name!r}")
+        module = home[name] if "." in home[name] else f"{package}.{home[name]}"
+        value = getattr(importlib.import_module(module), name)
+        vars(sys.modules[package])[name] = value
+        return value
+
+    return get

@@ -5,8 +5,7 @@
 
 from __future__ import annotations
 
-import importlib
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from hf_contrastive.data.collators import EvalCollator, MultiViewCollator
 from hf_contrastive.data.images import decode_image, image_to_array, images_to_arrays
@@ -27,6 +26,7 @@ from hf_contrastive.data.views import (
     EvalTransform,
     SimCLRViews,
 )
+from hf_contrastive.utils import import_later
 
 
 if TYPE_CHECKING:
@@ -69,9 +69,4 @@ __all__ = [
 ]
 
 
-def __getattr__(name: str) -> Any:
-    if name not in _LATER:
-        raise AttributeError(f"module 'hf_contrastive.data' has no attribute {name!r}")
-    value = getattr(importlib.import_module(_LATER[name]), name)
-    globals()[name] = value
-    return value
+__getattr__ = import_later(__name__, _LATER)

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-import importlib
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from hf_contrastive.utils import import_later
 
 
 _HOME = {
@@ -31,12 +32,7 @@ if TYPE_CHECKING:
     from hf_contrastive.generation.search import contrastive_search
 
 
-def __getattr__(name: str) -> Any:
-    if name not in _HOME:
-        raise AttributeError(f"module 'hf_contrastive.generation' has no attribute {name!r}")
-    value = getattr(importlib.import_module(f"hf_contrastive.generation.{_HOME[name]}"), name)
-    globals()[name] = value
-    return value
+__getattr__ = import_later(__name__, _HOME)
 
 
 def __dir__() -> list[str]:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-import importlib
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from hf_contrastive.utils import import_later
 
 
 _PUBLIC_NAMES = {
@@ -66,13 +67,7 @@ if TYPE_CHECKING:  # static analysis sees the real names
     from hf_contrastive.hub.trainer import TrainerHubMixin
 
 
-def __getattr__(name: str) -> Any:
-    module = _PUBLIC_NAMES.get(name)
-    if module is None:
-        raise AttributeError(f"module 'hf_contrastive.hub' has no attribute {name!r}")
-    value = getattr(importlib.import_module(f"hf_contrastive.hub.{module}"), name)
-    globals()[name] = value
-    return value
+__getattr__ = import_later(__name__, _PUBLIC_NAMES)
 
 
 def __dir__() -> list[str]:

@@ -6,8 +6,9 @@ settings are left alone. Names are imported on first use, so that a table costs 
 
 from __future__ import annotations
 
-import importlib
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from hf_contrastive.utils import import_later
 
 
 _HOME = {
@@ -80,12 +81,7 @@ if TYPE_CHECKING:
     )
 
 
-def __getattr__(name: str) -> Any:
-    if name not in _HOME:
-        raise AttributeError(f"module 'hf_contrastive.reporting' has no attribute {name!r}")
-    value = getattr(importlib.import_module(f"hf_contrastive.reporting.{_HOME[name]}"), name)
-    globals()[name] = value
-    return value
+__getattr__ = import_later(__name__, _HOME)
 
 
 def __dir__() -> list[str]:

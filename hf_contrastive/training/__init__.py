@@ -5,8 +5,9 @@ Names are imported on first use, so that reading a recipe's arguments does not l
 
 from __future__ import annotations
 
-import importlib
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from hf_contrastive.utils import import_later
 
 
 _PUBLIC_NAMES = {
@@ -50,10 +51,4 @@ if TYPE_CHECKING:
     from hf_contrastive.training.unwrap import unwrap_model
 
 
-def __getattr__(name: str) -> Any:
-    module = _PUBLIC_NAMES.get(name)
-    if module is None:
-        raise AttributeError(f"module 'hf_contrastive.training' has no attribute {name!r}")
-    value = getattr(importlib.import_module(module), name)
-    globals()[name] = value
-    return value
+__getattr__ = import_later(__name__, _PUBLIC_NAMES)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 
 import pytest
-from helpers.text_models import tiny_model
+from helpers.text_models import letter_tokenizer, tiny_model
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from hf_contrastive.generation import generate_contrastive
@@ -13,19 +13,9 @@ from hf_contrastive.generation import generate_contrastive
 
 @pytest.fixture(scope="module")
 def language_model(tmp_path_factory):
-    from tokenizers import Tokenizer, decoders, models, pre_tokenizers
-    from transformers import PreTrainedTokenizerFast
-
-    letters = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ.,!?-:"
-    vocabulary = {token: number for number, token in enumerate(["<pad>", "<s>", "</s>", *letters])}
-    made = Tokenizer(models.WordLevel(vocabulary, unk_token="<pad>"))
-    made.pre_tokenizer = pre_tokenizers.Split("", "isolated")
-    made.decoder = decoders.Fuse()
     folder = tmp_path_factory.mktemp("saved") / "lm"
     tiny_model("gpt2").save_pretrained(folder)
-    PreTrainedTokenizerFast(
-        tokenizer_object=made, pad_token="<pad>", bos_token="<s>", eos_token="</s>"
-    ).save_pretrained(folder)
+    letter_tokenizer().save_pretrained(folder)
     return folder
 
 

@@ -8,8 +8,8 @@ import sys
 
 import pytest
 import torch
-from helpers.text_models import padded, prompts, tiny_model
-from transformers import GPT2LMHeadModel, PreTrainedTokenizerFast, TextIteratorStreamer
+from helpers.text_models import letter_tokenizer, padded, prompts, tiny_model
+from transformers import GPT2LMHeadModel, TextIteratorStreamer
 
 from hf_contrastive import contrastive_search
 from hf_contrastive.generation import (
@@ -21,15 +21,7 @@ from hf_contrastive.generation import (
 
 @pytest.fixture(scope="module")
 def tokenizer():
-    """One token for each of 58 characters, after the three special tokens."""
-    from tokenizers import Tokenizer, decoders, models, pre_tokenizers
-
-    letters = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ.,!?-:"
-    vocabulary = {token: number for number, token in enumerate(["<pad>", "<s>", "</s>", *letters])}
-    made = Tokenizer(models.WordLevel(vocabulary, unk_token="<pad>"))
-    made.pre_tokenizer = pre_tokenizers.Split("", "isolated")
-    made.decoder = decoders.Fuse()
-    return PreTrainedTokenizerFast(tokenizer_object=made, pad_token="<pad>", bos_token="<s>", eos_token="</s>")
+    return letter_tokenizer()
 
 
 LENGTH = {"max_new_tokens": 8, "min_new_tokens": 8}

@@ -105,3 +105,16 @@ def padded(model: Any, rows: list[torch.Tensor]) -> dict[str, torch.Tensor]:
         place = slice(0, len(row)) if model.config.is_encoder_decoder else slice(longest - len(row), longest)
         ids[number, place], mask[number, place] = row, 1
     return {"input_ids": ids, "attention_mask": mask}
+
+
+def letter_tokenizer() -> Any:
+    """A tokenizer for the tiny models: one token for each of 58 characters, after the three special tokens."""
+    from tokenizers import Tokenizer, decoders, models, pre_tokenizers
+    from transformers import PreTrainedTokenizerFast
+
+    letters = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ.,!?-:"
+    vocabulary = {token: number for number, token in enumerate(["<pad>", "<s>", "</s>", *letters])}
+    made = Tokenizer(models.WordLevel(vocabulary, unk_token="<pad>"))
+    made.pre_tokenizer = pre_tokenizers.Split("", "isolated")
+    made.decoder = decoders.Fuse()
+    return PreTrainedTokenizerFast(tokenizer_object=made, pad_token="<pad>", bos_token="<s>", eos_token="</s>")

@@ -15,7 +15,7 @@ from hf_contrastive.hub.scrub import local_paths_in_file
     [
         "/home/user/data/cifar",
         "path=/tmp/x",
-        '"/root/model"',
+        '"/{}/model"'.format("root"),
         "(/Users/user/x.png)",
         "C:\\Users\\user\\x",
         "D:/data/x",
