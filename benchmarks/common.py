@@ -96,6 +96,15 @@ def verdict(value: float, at_least: float) -> str:
     return f"missed: {number} instead of {at_least:g}, {percent} % short"
 
 
+def verdict_at_most(value: float, at_most: float) -> str:
+    """Whether a ratio stays below its goal, and by how much it does not."""
+    if value <= at_most:
+        return f"met ({value:.2f})"
+    over = 100 * (value / at_most - 1)
+    number, percent = (f"{value:.3f}", f"{over:.1f}") if over < 1 else (f"{value:.2f}", f"{over:.0f}")
+    return f"missed: {number} instead of at most {at_most:g}, {percent} % over"
+
+
 def goals(lines: Sequence[str]) -> str:
     """The last paragraph of a section: one line a goal."""
     return "\n".join(f"- Goal: {line}" for line in lines)

@@ -53,17 +53,23 @@ def settings_of(spec: SystemSpec) -> list[tuple[str, str]]:
     return found
 
 
-def card_head(spec: SystemSpec) -> str:
-    """What a model card says from the registry and the recipe's folder: what it is, how to use and train it."""
+def _usage(spec: SystemSpec) -> str:
+    info = f"`hf-contrastive info {spec.slug}` lists every setting with its meaning and default."
+    if spec.main.causal_lm:
+        return f"""```python
+import hf_contrastive  # makes the system known to transformers
+from transformers import AutoModelForCausalLM, AutoTokenizer
+
+model = AutoModelForCausalLM.from_pretrained("me/my-{spec.slug}")  # a folder or a hub id
+tokenizer = AutoTokenizer.from_pretrained("me/my-{spec.slug}")
+inputs = tokenizer("The best thing about", return_tensors="pt")
+ids = model.generate(**inputs, penalty_alpha=0.6, top_k=5, max_new_tokens=64)  # contrastive search
+print(tokenizer.decode(ids[0]))
+```
+
+`{spec.config_class().__name__}` and `{spec.model_class().__name__}` come from `hf_contrastive`; {info}"""
     short = spec.pretraining_class().__name__.removesuffix("ForPreTraining")
-    recipes = "\n".join(f"- `{path}`: {sentence}" for path, sentence in settings_of(spec))
-    parts = f"""{spec.summary}
-
-{spec.domain} data, {spec.task}; status: {spec.status}. Paper: [{spec.paper_title}]({spec.paper_url}), {spec.year}.
-
-## Use
-
-```python
+    return f"""```python
 import hf_contrastive  # makes the system known to transformers
 from transformers import AutoModel
 
@@ -72,7 +78,19 @@ embeds = model.encode({spec.main_input})  # one row per sample; readout=... and 
 ```
 
 `{short}Config`, `{short}Model` (inference) and `{short}ForPreTraining` (with the objective) come from
-`hf_contrastive`; `hf-contrastive info {spec.slug}` lists every setting with its meaning and default.
+`hf_contrastive`; {info}"""
+
+
+def card_head(spec: SystemSpec) -> str:
+    """What a model card says from the registry and the recipe's folder: what it is, how to use and train it."""
+    recipes = "\n".join(f"- `{path}`: {sentence}" for path, sentence in settings_of(spec))
+    parts = f"""{spec.summary}
+
+{spec.domain} data, {spec.task}; status: {spec.status}. Paper: [{spec.paper_title}]({spec.paper_url}), {spec.year}.
+
+## Use
+
+{_usage(spec)}
 
 ## Train
 

@@ -26,6 +26,8 @@ _PUBLIC_NAMES = {
     "GSimCLRForPreTraining": "hf_contrastive.models.gsimclr.modeling_gsimclr",
     "DenoisingAutoencoderConfig": "hf_contrastive.models.gsimclr.configuration_gsimclr",
     "DenoisingAutoencoderModel": "hf_contrastive.models.gsimclr.modeling_gsimclr",
+    "SimCTGConfig": "hf_contrastive.models.simctg.configuration_simctg",
+    "SimCTGForCausalLM": "hf_contrastive.models.simctg.modeling_simctg",
     "PseudoLabeler": "hf_contrastive.models.gsimclr.data_gsimclr",
     "ConvEncoderConfig": "hf_contrastive.backbones.configuration_backbones",
     "ConvEncoderModel": "hf_contrastive.backbones.modeling_backbones",
@@ -36,6 +38,7 @@ _PUBLIC_NAMES = {
     "clip_loss": "hf_contrastive.losses",
     "nt_xent": "hf_contrastive.losses",
     "sup_con": "hf_contrastive.losses",
+    "simctg_loss": "hf_contrastive.losses",
     # training
     "ContrastiveTrainer": "hf_contrastive.training",
     "ContrastiveTrainingArguments": "hf_contrastive.training",
@@ -58,7 +61,7 @@ if TYPE_CHECKING:  # static analysis sees the real names
     from hf_contrastive.backbones.modeling_backbones import CifarResNetModel, ConvEncoderModel
     from hf_contrastive.data import DistinctLabelBatchSampler, MultiViewCollator, SimCLRViews, load_images
     from hf_contrastive.generation import contrastive_search
-    from hf_contrastive.losses import clip_loss, info_nce, nt_xent, sup_con
+    from hf_contrastive.losses import clip_loss, info_nce, nt_xent, simctg_loss, sup_con
     from hf_contrastive.modeling_utils import ContrastivePreTrainedModel
     from hf_contrastive.models.gsimclr.configuration_gsimclr import DenoisingAutoencoderConfig, GSimCLRConfig
     from hf_contrastive.models.gsimclr.data_gsimclr import PseudoLabeler
@@ -69,6 +72,8 @@ if TYPE_CHECKING:  # static analysis sees the real names
     )
     from hf_contrastive.models.simclr.configuration_simclr import SimCLRConfig
     from hf_contrastive.models.simclr.modeling_simclr import SimCLRForPreTraining, SimCLRModel
+    from hf_contrastive.models.simctg.configuration_simctg import SimCTGConfig
+    from hf_contrastive.models.simctg.modeling_simctg import SimCTGForCausalLM
     from hf_contrastive.registry import get_system, list_systems
     from hf_contrastive.training import ContrastiveTrainer, ContrastiveTrainingArguments
 

@@ -78,6 +78,9 @@ def _register_model(module: ModuleType, config_class: type) -> None:
             if spec.pretraining is not None:
                 content = _make_resolving(module.MODEL_FOR_PRETRAINING_MAPPING)
                 content[config_class] = _LazyClass(spec.pretraining_class)
+            if spec.causal_lm:
+                content = _make_resolving(module.MODEL_FOR_CAUSAL_LM_MAPPING)
+                content[config_class] = _LazyClass(spec.model_class)
 
 
 # Model mappings are keyed by configuration classes. Importing those from a hook that runs in the middle of somebody

@@ -108,6 +108,15 @@ class ContrastivePreTrainedModel(PreTrainedModel):
         super().post_init()
         self._freeze()
 
+    @classmethod
+    def is_custom_code(cls) -> bool:
+        """Tells transformers that `_init_weights` leaves loaded tensors alone (it uses `transformers.initialization`).
+
+        Otherwise a module without parameters of its own is never asked for them while loading, in backbones either: GPT-2
+        scales the last layers of its blocks there.
+        """
+        return False
+
     def _frozen(self) -> list[nn.Module]:
         modules = []
         for name in getattr(self.config, "frozen_modules", None) or []:

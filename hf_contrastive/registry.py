@@ -26,12 +26,14 @@ class ModelSpec:
         config (`str`): `module:Class` of the configuration.
         model (`str`): `module:Class` that `AutoModel` builds.
         pretraining (`str`, *optional*): `module:Class` that `AutoModelForPreTraining` builds.
+        causal_lm (`bool`, defaults to `False`): `AutoModelForCausalLM` builds `model` too.
     """
 
     model_type: str
     config: str
     model: str
     pretraining: str | None = None
+    causal_lm: bool = False
 
     def config_class(self) -> Any:
         """The configuration class."""
@@ -114,8 +116,8 @@ class SystemSpec:
         return self.main.model_class()
 
     def pretraining_class(self) -> Any:
-        """The system's class with the objective."""
-        return self.main.pretraining_class()
+        """The system's class with the objective; some have one class for both."""
+        return self.main.pretraining_class() or self.model_class()
 
 
 _MODELS = "hf_contrastive.models"
@@ -194,6 +196,33 @@ _ROWS = (
 }""",
         tags=("self-supervised-learning", "gsimclr", "simclr"),
         pipeline_tag="image-feature-extraction",
+    ),
+    SystemSpec(
+        slug="simctg",
+        title="SimCTG",
+        main=ModelSpec(
+            "simctg",
+            f"{_MODELS}.simctg.configuration_simctg:SimCTGConfig",
+            f"{_MODELS}.simctg.modeling_simctg:SimCTGForCausalLM",
+            causal_lm=True,
+        ),
+        domain="text",
+        task="language modelling",
+        summary="Trains any language model so that the hidden states of different tokens differ, for contrastive search.",
+        main_input="input_ids",
+        column="text",
+        paper_title="A Contrastive Framework for Neural Text Generation",
+        paper_url="https://arxiv.org/abs/2202.06417",
+        year=2022,
+        bibtex="""@inproceedings{su2022simctg,
+  title={A Contrastive Framework for Neural Text Generation},
+  author={Su, Yixuan and Lan, Tian and Wang, Yan and Yogatama, Dani and Kong, Lingpeng and Collier, Nigel},
+  booktitle={Advances in Neural Information Processing Systems},
+  year={2022}
+}""",
+        tags=("text-generation", "simctg", "contrastive-search"),
+        pipeline_tag="text-generation",
+        default_settings="topics.yaml",
     ),
 )
 

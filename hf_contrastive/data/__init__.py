@@ -1,6 +1,7 @@
 """Loaders, views, collators and samplers. This room knows no model.
 
 `load_images` -> `datasets` rows -> `MultiViewCollator(SimCLRViews(...))` -> `pixel_values` [B, V, C, H, W].
+`load_texts` -> `token_blocks` -> `TextCollator` -> `input_ids` [B, L].
 """
 
 from __future__ import annotations
@@ -32,12 +33,18 @@ from hf_contrastive.utils import import_later
 if TYPE_CHECKING:
     from hf_contrastive.data.loading import list_splits, load_images
     from hf_contrastive.data.preload import PreloadedImages
+    from hf_contrastive.data.texts import TextCollator, list_text_splits, load_texts, token_blocks, train_tokenizer
 
 # imported on first use: `datasets` takes seconds, and a spawned dataloader worker needs none of it
 _LATER = {
     "PreloadedImages": "hf_contrastive.data.preload",
     "list_splits": "hf_contrastive.data.loading",
     "load_images": "hf_contrastive.data.loading",
+    "TextCollator": "hf_contrastive.data.texts",
+    "list_text_splits": "hf_contrastive.data.texts",
+    "load_texts": "hf_contrastive.data.texts",
+    "token_blocks": "hf_contrastive.data.texts",
+    "train_tokenizer": "hf_contrastive.data.texts",
 }
 
 __all__ = [
@@ -52,6 +59,7 @@ __all__ = [
     "PreloadedImages",
     "ProcessorTransform",
     "SimCLRViews",
+    "TextCollator",
     "column_names_of",
     "decode_image",
     "duplicates_per_batch",
@@ -61,11 +69,15 @@ __all__ = [
     "images_to_arrays",
     "integer_column",
     "list_splits",
+    "list_text_splits",
     "load_images",
+    "load_texts",
     "missing_column",
     "require_columns",
     "set_dataloader_epoch",
     "stateless_uniform",
+    "token_blocks",
+    "train_tokenizer",
 ]
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 import logging
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, Literal
@@ -17,6 +17,19 @@ from PIL import Image
 
 from hf_contrastive.data.images import decode_image, image_to_array, unreadable_name
 from hf_contrastive.data.schema import column_names_of, integer_column, missing_column
+from hf_contrastive.data.sources import (
+    SPLIT_ALIASES,
+    Loaded,
+    Source,
+    files_by_split,
+    hub_error,
+    hub_source,
+    innermost_cause,
+    parquet_source,
+    saved_source,
+    split_of_stem,
+    split_rank,
+)
 
 
 logger = logging.getLogger(__name__)
@@ -24,13 +37,9 @@ logger = logging.getLogger(__name__)
 _IMAGE_NAMES = ("image", "img", "images", "pixel_values", "picture", "photo")
 _LABEL_NAMES = ("label", "labels", "fine_label", "class", "target", "category")
 _IMAGE_SUFFIXES = frozenset(ext for ext, name in Image.registered_extensions().items() if name in Image.OPEN)
-_SPLIT_ALIASES = {"train": "train", "training": "train", "test": "test", "testing": "test"}
-_SPLIT_ALIASES |= {"validation": "validation", "valid": "validation", "val": "validation", "dev": "validation"}
 # above this many rows, images are not all opened before training unless asked for
 _VERIFY_ROWS = 50_000
 _UNREADABLE = (OSError, ValueError, SyntaxError, Image.DecompressionBombError)
-
-Loaded = datasets.Dataset | datasets.IterableDataset
 
 
 # ---------------------------------------------------------------------------- sources
@@ -137,36 +146,6 @@ def _load_npz(file: Path, image_column: str | None, label_column: str | None) ->
     return _from_arrays(images, labels, names)
 
 
-def _split_of_stem(stem: str) -> str | None:
-    """`train`, `train-00000-of-00002`, `cifar_test` ... -> the split's name."""
-    words = stem.lower().replace("-", "_").replace(".", "_").split("_")
-    for word in (words[0], words[-1]):
-        if word in _SPLIT_ALIASES:
-            return _SPLIT_ALIASES[word]
-    return None
-
-
-def _files_by_split(files: Sequence[Path]) -> dict[str, list[Path]]:
-    """Files grouped by the split that their names say; files whose names say none are all `train`."""
-    named: dict[str, list[Path]] = {}
-    for file in sorted(files):
-        named.setdefault(_split_of_stem(file.stem) or "", []).append(file)
-    if set(named) == {""}:
-        return {"train": named[""]}
-    unnamed = named.pop("", [])
-    if unnamed:
-        shown = ", ".join(file.name for file in unnamed[:3])
-        warnings.warn(f"files whose names say no split are left out: {shown} ({len(unnamed)} in all)", stacklevel=4)
-    return named
-
-
-class _Source:
-    """Where images come from: the splits there are, and how to load one."""
-
-    def __init__(self, text: str, splits: Callable[[], list[str]], load: Callable[[str], Loaded]) -> None:
-        self.text, self.splits, self.load = text, splits, load
-
-
 def _looks_like_a_path(text: str) -> bool:
     path = Path(text)
     return text.startswith((".", "/", "~", "\\")) or len(path.parts) > 2 or path.suffix in (".parquet", ".npz")
@@ -183,7 +162,7 @@ def _source(
     image_column: str | None,
     label_column: str | None,
     cache_dir: str | None,
-) -> _Source:
+) -> Source:
     if not isinstance(path_or_id, (str, Path)):
         files = [Path(file).expanduser() for file in path_or_id]
         for file in files:
@@ -193,17 +172,17 @@ def _source(
                 raise ValueError(f"a list of files must hold .parquet files, got {file}")
         if not files:
             raise ValueError("path_or_id is an empty list; pass at least one .parquet file")
-        return _parquet("the list of parquet files", {"train": files}, streaming, cache_dir)
+        return parquet_source("the list of parquet files", {"train": files}, streaming, cache_dir)
     text = str(path_or_id)
     if text == "digits":
-        return _Source("scikit-learn's digits", lambda: ["train", "test"], _digits)
+        return Source("scikit-learn's digits", lambda: ["train", "test"], _digits)
     path = Path(text).expanduser()
     if path.is_file():
         if path.suffix == ".parquet":
-            return _parquet(text, {_split_of_stem(path.stem) or "train": [path]}, streaming, cache_dir)
+            return parquet_source(text, {split_of_stem(path.stem) or "train": [path]}, streaming, cache_dir)
         if path.suffix == ".npz":
-            split = _split_of_stem(path.stem) or "train"
-            return _Source(text, lambda: [split], lambda _: _load_npz(path, image_column, label_column))
+            split = split_of_stem(path.stem) or "train"
+            return Source(text, lambda: [split], lambda _: _load_npz(path, image_column, label_column))
         raise ValueError(f"file {text} is neither .parquet nor .npz; pass such a file or a folder of images")
     if path.is_dir():
         return _folder(path, streaming, image_column, label_column, cache_dir)
@@ -213,65 +192,32 @@ def _source(
             "save_to_disk folder, or a hub id such as 'uoft-cs/cifar10'"
         )
 
-    def hub_splits() -> list[str]:
-        return list(datasets.get_dataset_split_names(text, name))
-
-    def hub_load(split: str) -> Loaded:
-        return datasets.load_dataset(text, name, split=split, streaming=streaming, cache_dir=cache_dir)
-
-    return _Source(f"hub dataset {text}", hub_splits, hub_load)
-
-
-def _parquet(text: str, files: dict[str, list[Path]], streaming: bool, cache_dir: str | None) -> _Source:
-    def load(split: str) -> Loaded:
-        names = [str(file) for file in files[split]]
-        try:
-            return datasets.load_dataset(
-                "parquet", data_files={split: names}, split=split, streaming=streaming, cache_dir=cache_dir
-            )
-        except Exception as error:
-            raise ValueError(f"{', '.join(names)} cannot be read as parquet: {_root(error)}") from error
-
-    return _Source(text, lambda: list(files), load)
-
-
-def _root(error: BaseException) -> str:
-    """The innermost cause, which is what the user can act on."""
-    while error.__cause__ is not None:
-        error = error.__cause__
-    return str(error)
+    return hub_source(text, name, streaming, cache_dir)
 
 
 def _folder(
     path: Path, streaming: bool, image_column: str | None, label_column: str | None, cache_dir: str | None
-) -> _Source:
+) -> Source:
     text = str(path)
-    if (path / "dataset_dict.json").is_file():
-        saved_splits = datasets.DatasetDict.load_from_disk(text)
-        return _Source(text, lambda: [str(split) for split in saved_splits], saved_splits.__getitem__)
-    if (path / "state.json").is_file() and (path / "dataset_info.json").is_file():
-        try:
-            saved = datasets.Dataset.load_from_disk(text)
-        except IndexError as error:  # how `datasets` says that there is not a single file of rows
-            raise ValueError(f"{text} is empty; expected at least one image") from error
-        only = str(saved.split) if saved.split is not None else "train"
-        return _Source(text, lambda: [only], lambda _: saved)
+    saved = saved_source(path)
+    if saved is not None:
+        return saved
     for folder in (path, path / "data"):
         files = sorted(folder.glob("*.parquet")) if folder.is_dir() else []
         if files:
-            return _parquet(text, _files_by_split(files), streaming, cache_dir)
+            return parquet_source(text, files_by_split(files), streaming, cache_dir)
     packed = sorted(path.glob("*.npz"))
     if packed:
         wanted = {image_column} if image_column else {"images", "images_packed", "image", "x"}
         usable = [file for file in packed if wanted & set(_npz_names(file))] or packed
-        by_split = _files_by_split(usable)
+        by_split = files_by_split(usable)
         for split, group in by_split.items():
             if len(group) > 1:
                 raise ValueError(
                     f"{text} has several .npz files for split {split!r} ({', '.join(file.name for file in group)}); "
                     "pass one of them as the path"
                 )
-        return _Source(text, lambda: list(by_split), lambda s: _load_npz(by_split[s][0], image_column, label_column))
+        return Source(text, lambda: list(by_split), lambda s: _load_npz(by_split[s][0], image_column, label_column))
     if not _has_images(path):
         raise ValueError(
             f"no images in {text}: expected image files (class folders and train/ test/ allowed), .parquet or .npz "
@@ -285,11 +231,11 @@ def _folder(
         )
         # of `train/` and `test/` without class folders, datasets makes two classes that tell nothing
         names = getattr((data.features or {}).get("label"), "names", None)
-        if names and {name.lower() for name in names} <= set(_SPLIT_ALIASES):
+        if names and {name.lower() for name in names} <= set(SPLIT_ALIASES):
             data = data.remove_columns("label")
         return data
 
-    return _Source(text, lambda: [str(split) for split in builder.config.data_files or ["train"]], load)
+    return Source(text, lambda: [str(split) for split in builder.config.data_files or ["train"]], load)
 
 
 def _npz_names(file: Path) -> list[str]:
@@ -457,12 +403,7 @@ def list_splits(path_or_id: str | Path | Sequence[str | Path], *, name: str | No
 
     ```
     """
-    return sorted(_source(path_or_id, name, False, None, None, None).splits(), key=_split_rank)
-
-
-def _split_rank(split: str) -> tuple[int, str]:
-    order = ("train", "validation", "test")
-    return (order.index(split) if split in order else len(order), split)
+    return sorted(_source(path_or_id, name, False, None, None, None).splits(), key=split_rank)
 
 
 def load_images(
@@ -540,7 +481,7 @@ def load_images(
         splits = source.splits()
     except Exception as error:
         if source.text.startswith("hub dataset"):
-            raise _hub_error(path_or_id, error) from error
+            raise hub_error(path_or_id, error) from error
         raise
     hold_out = test_fraction is not None and "test" not in splits and len(splits) == 1 and split in (*splits, "test")
     if hold_out and streaming:
@@ -554,9 +495,9 @@ def load_images(
     try:
         data = source.load(wanted)
     except (ConnectionError, DatasetNotFoundError) as error:
-        raise _hub_error(path_or_id, error) from error
+        raise hub_error(path_or_id, error) from error
     except DatasetGenerationError as error:
-        raise ValueError(f"{source.text}, split {wanted!r}, cannot be read: {_root(error)}") from error
+        raise ValueError(f"{source.text}, split {wanted!r}, cannot be read: {innermost_cause(error)}") from error
     if streaming and isinstance(data, datasets.Dataset):
         data = data.to_iterable_dataset()
     # an .npz loader has looked for the named arrays already, and calls them image and label
@@ -592,13 +533,6 @@ def _is_npz(path: Path) -> bool:
     if path.is_file():
         return path.suffix == ".npz"
     return path.is_dir() and not any(path.glob("*.parquet")) and any(path.glob("*.npz"))
-
-
-def _hub_error(path_or_id: Any, error: BaseException) -> ValueError:
-    return ValueError(
-        f"{path_or_id!r} is no local path, and the hub did not hand out a dataset of that name: {error}; check the "
-        "spelling, the network and `hf auth login`, or pass a local folder or file"
-    )
 
 
 def _standard_columns(

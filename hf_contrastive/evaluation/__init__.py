@@ -20,6 +20,7 @@ from hf_contrastive.evaluation.text import (
     continuation_log_probability,
     diversity,
     isotropy,
+    isotropy_of_texts,
     mauve,
     repetition,
 )
@@ -34,6 +35,7 @@ __all__ = [
     "effective_rank",
     "embedding_std",
     "isotropy",
+    "isotropy_of_texts",
     "knn_accuracy",
     "knn_predict",
     "linear_probe",

@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Generator, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
 import torch
+
+
+def _check_list(texts: Any, name: str) -> None:
+    if isinstance(texts, str):
+        raise ValueError(f"`{name}` is one text; pass a list of texts.")
 
 
 def repetition(texts: Sequence[str], n: int, official: bool = False) -> float:
@@ -37,8 +43,7 @@ def repetition(texts: Sequence[str], n: int, official: bool = False) -> float:
 
     ```
     """
-    if isinstance(texts, str):
-        raise ValueError("`texts` is one text; pass a list of texts.")
+    _check_list(texts, "texts")
     if n < 1:
         raise ValueError(f"`n` is {n}, but it must be 1 or more.")
     total = unique = 0
@@ -116,7 +121,31 @@ def continuation_log_probability(logits: torch.Tensor, ids: torch.Tensor, prefix
     return float(log_probabilities.gather(1, ids[prefix_length:, None]).mean())
 
 
-@torch.no_grad()
+@contextmanager
+def _evaluated(model: Any) -> Generator[None, None, None]:
+    """Without dropout and gradients; afterwards the model is as it was."""
+    training = model.training
+    model.eval()
+    try:
+        with torch.no_grad():
+            yield
+    finally:
+        model.train(training)
+
+
+def _read(model: Any, ids: torch.Tensor, number: int, advice: str, **options: Any) -> Any:
+    """The model's outputs for one text `[length]`."""
+    try:
+        return model(input_ids=ids[None], attention_mask=torch.ones_like(ids[None]), **options)
+    except IndexError as error:  # a table has no such row
+        limit = getattr(model.config.get_text_config(), "max_position_embeddings", None)
+        raise ValueError(
+            f"{type(model).__name__} cannot read text {number}: it has {len(ids)} tokens, the largest id is "
+            f"{int(ids.max())}, the model has {limit} positions and {model.get_input_embeddings().num_embeddings} tokens; "
+            f"{advice}, and use the tokenizer of this model."
+        ) from error
+
+
 def coherence(
     prefixes: Sequence[str],
     continuations: Sequence[str],
@@ -130,26 +159,48 @@ def coherence(
 
     Args:
         prefixes, continuations (`Sequence[str]`): one continuation for each prefix.
-        model (`PreTrainedModel`): any causal language model of transformers.
+        model (`PreTrainedModel`): any causal language model of transformers; scores in eval mode and stays as it was.
         tokenizer (`PreTrainedTokenizerBase`): its tokenizer.
 
     Returns:
         `float`, at most 0; nearer to 0 is more coherent, and very repetitive text is too.
 
     Raises:
-        ValueError: lists of different length, or no continuation at all.
+        ValueError: one text instead of a list, lists of different length, no continuation at all, a text longer than the
+            scorer can read.
+
+    Example:
+
+    ```python
+    >>> import torch
+    >>> from tokenizers import Tokenizer, models, pre_tokenizers
+    >>> from transformers import GPT2Config, GPT2LMHeadModel, PreTrainedTokenizerFast
+    >>> from hf_contrastive.evaluation import coherence
+    >>> words = Tokenizer(models.WordLevel({"the": 0, "sun": 1, "shines": 2, "?": 3}, unk_token="?"))
+    >>> words.pre_tokenizer = pre_tokenizers.Whitespace()
+    >>> tokenizer = PreTrainedTokenizerFast(tokenizer_object=words)
+    >>> scorer = GPT2LMHeadModel(GPT2Config(vocab_size=4, n_embd=8, n_layer=1, n_head=2))
+    >>> _ = torch.nn.init.zeros_(scorer.lm_head.weight)  # all four words are as likely
+    >>> round(coherence(["the"], ["sun shines"], scorer, tokenizer), 4)
+    -1.3863
+
+    ```
     """
+    _check_list(prefixes, "prefixes")
+    _check_list(continuations, "continuations")
     if len(prefixes) != len(continuations):
         raise ValueError(f"there are {len(prefixes)} prefixes, but {len(continuations)} continuations.")
     scores = []
     start = [] if tokenizer.bos_token_id is None else [tokenizer.bos_token_id]
-    for prefix, continuation in zip(prefixes, continuations, strict=True):
-        before = start + tokenizer(prefix, add_special_tokens=False)["input_ids"]
-        after = tokenizer(continuation, add_special_tokens=False)["input_ids"]
-        if not after or not before:
-            continue
-        ids = torch.tensor(before + after, device=model.device)
-        scores.append(continuation_log_probability(model(ids[None]).logits[0], ids, len(before)))
+    with _evaluated(model):
+        for number, (prefix, continuation) in enumerate(zip(prefixes, continuations, strict=True)):
+            before = start + tokenizer(prefix, add_special_tokens=False)["input_ids"]
+            after = tokenizer(continuation, add_special_tokens=False)["input_ids"]
+            if not after or not before or not continuation.strip():
+                continue
+            ids = torch.tensor(before + after, device=model.device)
+            logits = _read(model, ids, number, "shorten prefix or continuation").logits[0]
+            scores.append(continuation_log_probability(logits, ids, len(before)))
     if not scores:
         raise ValueError("no text has a continuation: nothing can be scored.")
     return float(np.mean(scores))
@@ -196,7 +247,67 @@ def isotropy(hidden_states: Iterable[torch.Tensor]) -> dict[str, float]:
     return {"self_similarity": total / pairs, "isotropy": 1 - total / pairs}
 
 
-def mauve(references: Sequence[str], predictions: Sequence[str], **options: Any) -> float:
+def isotropy_of_texts(
+    texts: Sequence[str], model: Any, tokenizer: Any, max_length: int | None = 256
+) -> dict[str, float]:
+    """[`isotropy`] of a language model, from texts (https://arxiv.org/abs/2210.14140, section 3).
+
+    Every text is read by itself, as the model reads prompts (with the special tokens of its tokenizer), so there is no
+    padding. The paper takes up to 2,000 texts of the language that will be generated.
+
+    Args:
+        texts (`Sequence[str]`): texts; those of fewer than two tokens do not count.
+        model (`PreTrainedModel`): any causal language model of transformers; reads in eval mode and stays as it was.
+        tokenizer (`PreTrainedTokenizerBase`): its tokenizer.
+        max_length (`int`, *optional*, defaults to 256): tokens of a text that are read, 2 or more; `None` for all.
+
+    Returns:
+        `dict`: `self_similarity` (mean cosine) and `isotropy`.
+
+    Raises:
+        ValueError: one text instead of a list, `max_length` below 2, no text of two tokens, a text longer than the model
+            can read, a model that returns no hidden states.
+
+    Example:
+
+    ```python
+    >>> from tokenizers import Tokenizer, models, pre_tokenizers
+    >>> from transformers import GPT2Config, GPT2LMHeadModel, PreTrainedTokenizerFast
+    >>> from hf_contrastive.evaluation import isotropy_of_texts
+    >>> words = Tokenizer(models.WordLevel({"the": 0, "sun": 1, "shines": 2, "?": 3}, unk_token="?"))
+    >>> words.pre_tokenizer = pre_tokenizers.Whitespace()
+    >>> tokenizer = PreTrainedTokenizerFast(tokenizer_object=words)
+    >>> model = GPT2LMHeadModel(GPT2Config(vocab_size=4, n_embd=8, n_layer=1, n_head=2))
+    >>> result = isotropy_of_texts(["the sun shines", "the sun"], model, tokenizer)
+    >>> round(result["isotropy"] + result["self_similarity"], 6)
+    1.0
+
+    ```
+    """
+    _check_list(texts, "texts")
+    if max_length is not None and max_length < 2:
+        raise ValueError(f"`max_length` is {max_length}, but isotropy compares tokens of one text: 2 or more.")
+
+    def hidden_states() -> Iterator[torch.Tensor]:
+        for number, text in enumerate(texts):
+            ids = tokenizer(text)["input_ids"][:max_length]
+            if len(ids) < 2:
+                continue
+            ids = torch.tensor(ids, device=model.device)
+            outputs = _read(model, ids, number, "lower `max_length`", output_hidden_states=True)
+            states = getattr(outputs, "hidden_states", None)
+            if not states:
+                raise ValueError(
+                    f"{type(model).__name__} returned no hidden states, which isotropy is made of; it needs a causal "
+                    "language model that takes `output_hidden_states=True`."
+                )
+            yield states[-1][0]
+
+    with _evaluated(model):
+        return isotropy(hidden_states())
+
+
+def mauve(references: Sequence[str], predictions: Sequence[str], tokenizer: Any = None, **options: Any) -> float:
     """MAUVE, how near the distribution of generated texts is to that of human ones, in percent (needs `mauve-text`).
 
     Empty predictions are left out with their references. The package downloads the features' model (gpt2-large) unless
@@ -204,25 +315,62 @@ def mauve(references: Sequence[str], predictions: Sequence[str], **options: Any)
 
     Args:
         references, predictions (`Sequence[str]`): texts of people and of the model, in pairs.
-        **options: of `mauve.compute_mauve`, for example `featurize_model_name`, `device_id`, `max_text_length` (200 here).
+        tokenizer (`PreTrainedTokenizerBase`, *optional*): cuts both texts of a pair to as many of its tokens as the shorter
+            one has, as https://arxiv.org/abs/2210.14140 does with that of gpt2-large; MAUVE sees length otherwise.
+        **options: of `mauve.compute_mauve`, for example `featurize_model_name`, `device_id`, `max_text_length` (200 here),
+            `p_features` (of the references) and `q_features` (of the predictions) `[texts, dim]`, one row for each text.
 
     Returns:
         `float` from 0 to 100.
 
     Raises:
         ImportError: `mauve-text` is not installed; the message says what to type.
-        ValueError: lists of different length.
+        ValueError: one text instead of a list, lists of different length, no prediction with text, features that are not
+            one row for each text.
     """
+    _check_list(references, "references")
+    _check_list(predictions, "predictions")
     if len(references) != len(predictions):
         raise ValueError(f"there are {len(references)} references, but {len(predictions)} predictions.")
+    pairs = list(zip(references, predictions, strict=True))
+    if tokenizer is not None:
+        pairs = [_cut_alike(*pair, tokenizer) for pair in pairs]
+    kept = [number for number, (_, prediction) in enumerate(pairs) if prediction.strip()]
+    if not kept:
+        raise ValueError("no prediction has text: there is nothing to compare.")
+    options = {"max_text_length": 200, "verbose": False, **options}
+    for name in ("p_features", "q_features"):
+        if options.get(name) is not None:
+            features = np.asarray(options[name])
+            if features.ndim != 2 or len(features) != len(pairs):
+                raise ValueError(
+                    f"`{name}` has shape {list(features.shape)}, but it must be [{len(pairs)}, dim]: a row for each text."
+                )
+            options[name] = features[kept]
     try:
         from mauve import compute_mauve  # ty: ignore[import-not-found]
     except ImportError as error:
         raise ImportError("MAUVE needs the package mauve-text; type: pip install 'hf-contrastive[text]'") from error
-    kept = [(p, q) for p, q in zip(references, predictions, strict=True) if q.strip()]
-    options = {"max_text_length": 200, "verbose": False, **options}
-    result = compute_mauve(p_text=[p for p, _ in kept], q_text=[q for _, q in kept], **options)
-    return 100 * float(result.mauve)
+    texts = {"p_text": [pairs[number][0] for number in kept], "q_text": [pairs[number][1] for number in kept]}
+    return 100 * float(compute_mauve(**{**texts, **options}).mauve)
 
 
-__all__ = ["coherence", "continuation_log_probability", "diversity", "isotropy", "mauve", "repetition"]
+def _cut_alike(reference: str, prediction: str, tokenizer: Any) -> tuple[str, str]:
+    first, second = (tokenizer(text, add_special_tokens=False)["input_ids"] for text in (reference, prediction))
+    # a text that needs no cut stays as it was: decoding need not give it back exactly
+    if len(first) > len(second):
+        return tokenizer.decode(first[: len(second)]), prediction
+    if len(second) > len(first):
+        return reference, tokenizer.decode(second[: len(first)])
+    return reference, prediction
+
+
+__all__ = [
+    "coherence",
+    "continuation_log_probability",
+    "diversity",
+    "isotropy",
+    "isotropy_of_texts",
+    "mauve",
+    "repetition",
+]

@@ -18,6 +18,8 @@ from torch import Tensor
 from transformers import cache_utils
 from transformers.cache_utils import DynamicLayer, EncoderDecoderCache
 
+from hf_contrastive.generation.few_rows import few_rows, packed_queries, packing_config, swappable_layers
+
 
 # inputs of images, sound and video: read in the prefill, never again
 _READ_ONCE = (
@@ -137,7 +139,8 @@ def make_roomy(cache: Any, capacity: int) -> bool:
         capacity (`int`): positions that the generation may reach.
 
     Returns:
-        `bool`: whether the cache now has them; otherwise it is as it was.
+        `bool`: whether all layers are such ones now. Otherwise those of a static cache without a window are: `generate` makes
+        no room there for the token after the last one, whose look-ahead is needed here.
     """
     own = _self_attention_cache(cache)
     layers = getattr(own, "layers", None)
@@ -145,19 +148,26 @@ def make_roomy(cache: Any, capacity: int) -> bool:
         return False
     plain = (cache_utils.DynamicLayer, cache_utils.StaticLayer)
     windowed = (cache_utils.DynamicSlidingWindowLayer, cache_utils.StaticSlidingWindowLayer)
-    for layer in layers:
-        if type(layer) is RoomyLayer:
-            continue
-        if type(layer) not in (*plain, *windowed) or not layer.is_initialized:
-            return False
-        if type(layer) in windowed and _window(layer) <= capacity:
-            return False
+    roomy = all(
+        type(layer) is RoomyLayer
+        or (
+            (type(layer) in (*plain, *windowed) and layer.is_initialized)
+            and not (type(layer) in windowed and _window(layer) <= capacity)
+        )
+        for layer in layers
+    )
     for number, layer in enumerate(layers):
-        if type(layer) is RoomyLayer:
-            continue
-        length = int(layer.get_seq_length())
-        layers[number] = RoomyLayer(layer.keys[:, :, :length], layer.values[:, :, :length], capacity)
-    return True
+        alone = type(layer) is cache_utils.StaticLayer and layer.is_initialized
+        if type(layer) is not RoomyLayer and (roomy or alone):
+            length = int(layer.get_seq_length())
+            layers[number] = RoomyLayer(layer.keys[:, :, :length], layer.values[:, :, :length], capacity)
+    return roomy
+
+
+def _lengths(cache: Any) -> list[int | None]:
+    """Positions that each layer has seen; `None` for layers that do not count."""
+    layers = getattr(_self_attention_cache(cache), "layers", None) or ()
+    return [int(layer.get_seq_length()) if hasattr(layer, "get_seq_length") else None for layer in layers]
 
 
 def _window(layer: Any) -> int:
@@ -209,6 +219,9 @@ class CandidateForward:
         self.kwargs["output_hidden_states"] = True
         self.cache = model_kwargs["past_key_values"]
         self.roomy = make_roomy(self.cache, capacity + k)
+        self.swappable = swappable_layers(model)
+        # layers that grow with the text; others hold something else, as a picture (Llama 3.2 Vision)
+        self.grows: list[bool] | None = None
 
     def forward(self, input_ids: Tensor, tokens: Tensor) -> Tensor:
         """Last hidden states `[batch, k, dim]` of the candidates `tokens` `[batch, k]` after `input_ids`."""
@@ -221,7 +234,22 @@ class CandidateForward:
     def _plain_forward(self, input_ids: Tensor) -> Any:
         """The last column of `input_ids`, as `generate` itself would pass it on."""
         inputs = self.model.prepare_inputs_for_generation(input_ids, next_sequence_length=1, **self.kwargs)
-        return self.model(**inputs, return_dict=True)
+        before = _lengths(self.cache) if self.grows is None else None
+        outputs = self.model(**inputs, return_dict=True)
+        if before is not None:
+            after = _lengths(self.cache)
+            self.grows = [old is None or old != new for old, new in zip(before, after, strict=True)]
+        return outputs
+
+    def drop_last(self) -> None:
+        """Take the last token out of the cache; picture and the like stay."""
+        own = _self_attention_cache(self.cache)
+        if self.grows is None or all(self.grows):
+            own.crop(-1)
+            return
+        for layer, grows in zip(own.layers, self.grows, strict=True):
+            if grows:
+                layer.crop(-1)
 
     def _advance(self, outputs: Any) -> None:
         self.kwargs = self.model._update_model_kwargs_for_generation(
@@ -251,6 +279,7 @@ class SharedPrefix(CandidateForward):
             left_out = ~padding[:, : self.length].bool()
             self.mask[..., : self.length].masked_fill_(left_out[:, None, None, :], hidden)
         self.body = _body_of(self.model) if not any(self.details.values()) else None
+        self.packing = packing_config(self.model)
         self.outputs: Any = None
         self.hidden: Tensor | None = None
 
@@ -292,12 +321,13 @@ class SharedPrefix(CandidateForward):
             "use_cache": True,
             "return_dict": True,
         }
-        if self.body is not None:
-            self.outputs = None
-            self.hidden = self.body(**inputs).last_hidden_state
-        else:
-            self.outputs = self.model(**inputs, output_hidden_states=True)
-            self.hidden = _last_hidden(self.outputs)
+        with few_rows(self.swappable), packed_queries(self.packing):
+            if self.body is not None:
+                self.outputs = None
+                self.hidden = self.body(**inputs).last_hidden_state
+            else:
+                self.outputs = self.model(**inputs, output_hidden_states=True)
+                self.hidden = _last_hidden(self.outputs)
         return self.hidden
 
     def keep(self, selected: Tensor) -> Kept:
@@ -324,11 +354,16 @@ class SharedPrefix(CandidateForward):
         layers = _self_attention_cache(self.cache).layers
         outputs = self._plain_forward(torch.cat([input_ids, tokens[:, -1:]], dim=1))
         expected, logits = _last_hidden(outputs)[:, -1], outputs.logits[:, -1]
+        if not all(self.grows or ()):
+            self.drop_last()
+            return "a layer of the cache holds something else than the text"
         for layer in layers:
             layer.show(self.length)
         problem = None
-        for body in (self.body, None) if self.body is not None else (None,):
-            self.body = body
+        packing = self.packing
+        ways = dict.fromkeys((body, packed) for packed in (packing is not None, False) for body in (self.body, None))
+        for body, packed in ways:
+            self.body, self.packing = body, packing if packed else None
             try:
                 hidden = self.forward(input_ids, tokens)
                 if hidden.shape[1] != self.k:
@@ -398,7 +433,8 @@ class BatchedRows(CandidateForward):
                 self.cache.batch_repeat_interleave(self.k)
             self.repeated = True
         ids = torch.cat([input_ids.repeat_interleave(self.k, dim=0), tokens.reshape(-1, 1)], dim=1)
-        self.outputs = self._plain_forward(ids)
+        with few_rows(self.swappable):
+            self.outputs = self._plain_forward(ids)
         return _last_hidden(self.outputs)[:, -1].unflatten(0, (batch, self.k))
 
     def keep(self, selected: Tensor) -> Kept:
@@ -467,7 +503,7 @@ class OneByOne(CandidateForward):
                 self.states.append(
                     [(layer.keys[:, :, -1:].clone(), layer.values[:, :, -1:].clone()) for layer in layers]
                 )
-            _self_attention_cache(self.cache).crop(-1)
+            self.drop_last()
         return torch.stack(hidden, dim=1)
 
     def keep(self, selected: Tensor) -> Kept:
@@ -475,6 +511,8 @@ class OneByOne(CandidateForward):
         assert self.tokens is not None
         if self.roomy:
             for number, layer in enumerate(_self_attention_cache(self.cache).layers):
+                if self.grows is not None and not self.grows[number]:
+                    continue
                 chosen = [_choose([step[number][part] for step in self.states], selected) for part in range(2)]
                 layer.update(*chosen)
         else:

@@ -125,6 +125,36 @@ def _tokenize(tokenizer: Any, texts: list[str], left: bool) -> dict[str, torch.T
     return {"input_ids": ids, "attention_mask": mask}
 
 
+def wire_contrastive_search(config: Any, arguments: dict[str, Any]) -> dict[str, Any]:
+    """Arguments of `generate` with contrastive search wired in, where `penalty_alpha` asks for it.
+
+    Args:
+        config (`GenerationConfig`): in force for the call.
+        arguments (`dict`): keyword arguments of the call.
+
+    Returns:
+        `dict`: the arguments themselves for other ways of decoding.
+
+    Raises:
+        ValueError: `stop_strings` without a tokenizer.
+    """
+    alpha = arguments.get("penalty_alpha", config.penalty_alpha)
+    if not alpha or arguments.get("custom_generate") is not None:
+        return arguments
+    wired: dict[str, Any] = {
+        **arguments,
+        "custom_generate": contrastive_search,
+        "contrastive_streamer": arguments.get("streamer"),
+    }
+    if (strings := wired.pop("stop_strings", None)) is not None:
+        tokenizer = wired.pop("tokenizer", None)
+        if tokenizer is None:
+            raise ValueError("`stop_strings` need a tokenizer; pass tokenizer=... to generate.")
+        given = wired.pop("stopping_criteria", None) or []
+        wired["stopping_criteria"] = StoppingCriteriaList([*given, StopStringCriteria(tokenizer, strings)])
+    return wired
+
+
 class ContrastiveGenerationMixin(GenerationMixin):
     """`generate` that does contrastive search when `penalty_alpha` is set, in the call or in the generation config.
 
@@ -134,18 +164,8 @@ class ContrastiveGenerationMixin(GenerationMixin):
     def generate(self, inputs: Any = None, generation_config: Any = None, **kwargs: Any) -> Any:
         """As `transformers.GenerationMixin.generate`, with contrastive search for `penalty_alpha` above 0."""
         config = self.generation_config if generation_config is None else generation_config
-        alpha = kwargs.get("penalty_alpha", config.penalty_alpha)
-        if alpha and kwargs.get("custom_generate") is None:
-            kwargs["custom_generate"] = contrastive_search
-            kwargs["contrastive_streamer"] = kwargs.get("streamer")
-            if (strings := kwargs.pop("stop_strings", None)) is not None:
-                tokenizer = kwargs.pop("tokenizer", None)
-                if tokenizer is None:
-                    raise ValueError("`stop_strings` need a tokenizer; pass tokenizer=... to generate.")
-                given = kwargs.pop("stopping_criteria", None) or []
-                kwargs["stopping_criteria"] = StoppingCriteriaList([*given, StopStringCriteria(tokenizer, strings)])
         parent: Any = super()
-        return parent.generate(inputs, generation_config, **kwargs)
+        return parent.generate(inputs, generation_config, **wire_contrastive_search(config, kwargs))
 
 
-__all__ = ["ContrastiveGenerationMixin", "generate_contrastive"]
+__all__ = ["ContrastiveGenerationMixin", "generate_contrastive", "wire_contrastive_search"]

@@ -8,7 +8,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from hf_contrastive.generation import candidates, ranking, search
+from hf_contrastive.generation import candidates, few_rows, ranking, search
 from hf_contrastive.version import __version__
 
 
@@ -86,7 +86,7 @@ def contrastive_search_source(place: str = "<this repository>") -> str:
         `str`: Python source that needs torch and transformers only.
     """
     imports: set[str] = set()
-    bodies = [_without_imports(module, imports) for module in (ranking, candidates, search)]
+    bodies = [_without_imports(module, imports) for module in (ranking, few_rows, candidates, search)]
     parts = [_HEAD.format(version=__version__, place=place), "from __future__ import annotations\n"]
     parts += ["\n".join(sorted(imports)), *bodies, _GENERATE.strip("\n")]
     return "\n\n".join(part.strip("\n") for part in parts) + "\n"

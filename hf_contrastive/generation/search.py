@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import math
 import warnings
@@ -26,16 +27,19 @@ from hf_contrastive.generation.candidates import (
     _hidden_states,
     make_roomy,
 )
+from hf_contrastive.generation.few_rows import MOST_ROWS, column_layout
 from hf_contrastive.generation.ranking import ContextStates, unit_states
 
 
 logger = logging.getLogger(__name__)
 
+# from so many new tokens on, a model's matrices may be written another way for the time being
+_MANY_TOKENS = 32
 PATHS = ("auto", "shared", "batched", "sequential")
 SCOPES = ("all", "generated")
 
 # models whose shared-prefix pass was compared with an ordinary one: what came out, by settings that could change it
-_verified: weakref.WeakKeyDictionary[Any, dict[tuple, tuple[str | None, bool]]] = weakref.WeakKeyDictionary()
+_verified: weakref.WeakKeyDictionary[Any, dict[tuple, tuple[str | None, bool, bool]]] = weakref.WeakKeyDictionary()
 
 
 @torch.no_grad()
@@ -107,6 +111,33 @@ def contrastive_search(
     """
     streamer = contrastive_streamer if streamer is None else streamer
     alpha, k = _check_settings(model, generation_config, penalty_scope, candidate_path, model_kwargs)
+    limit = stopping_criteria.max_length
+    at_once = not (generation_config.low_memory or candidate_path == "sequential")
+    # writing the matrices another way, and back, takes about as long as a few tokens
+    pays = limit is None or limit - input_ids.shape[1] >= _MANY_TOKENS
+    few = at_once and input_ids.shape[0] * k <= MOST_ROWS
+    with column_layout(model) if pays and few else contextlib.nullcontext():
+        return _search(
+            model, input_ids, logits_processor, stopping_criteria, generation_config, streamer, synced_gpus,
+            penalty_scope, candidate_path, trace, alpha, k, model_kwargs,
+        )  # fmt: skip
+
+
+def _search(
+    model: Any,
+    input_ids: Tensor,
+    logits_processor: Any,
+    stopping_criteria: Any,
+    generation_config: Any,
+    streamer: Any,
+    synced_gpus: bool | None,
+    penalty_scope: str,
+    candidate_path: str,
+    trace: list[dict[str, Tensor]] | None,
+    alpha: float,
+    k: int,
+    model_kwargs: dict[str, Any],
+) -> Any:
     if synced_gpus is None:  # `generate` does not pass it on
         several = dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1
         synced_gpus = several and (is_deepspeed_zero3_enabled() or is_fsdp_managed_module(model))
@@ -202,12 +233,12 @@ def contrastive_search(
     if not wanted:
         return input_ids
     cache = None if way is None else way.cache
-    if cache is not None:
+    if way is not None:
         if isinstance(way, BatchedRows):
             way.finish(input_ids.shape[0])
         # the last token is in the cache already, which nobody expects
         if getattr(cache, "is_croppable", False):
-            cache.crop(-1)
+            way.drop_last()
     return record.output(model, input_ids, cache, model_kwargs)
 
 
@@ -321,11 +352,13 @@ def _verify(
     known = _verified.setdefault(model, {})
     if key not in known:
         problem = shared.agrees(input_ids, tokens)
-        known[key] = (problem, shared.body is not None)
+        known[key] = (problem, shared.body is not None, shared.packing is not None)
         return problem
-    problem, with_body = known[key]
+    problem, with_body, packed = known[key]
     if not with_body:
         shared.body = None
+    if not packed:
+        shared.packing = None
     return problem
 
 

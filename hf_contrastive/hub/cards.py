@@ -180,7 +180,9 @@ def _is_ours(model_type: str) -> bool:
 def _usage(
     spec: SystemSpec | None, config: dict[str, Any], place: str, folder: Path, image_size: int | None, is_adapter: bool
 ) -> str:
-    """The shortest code that gives embeddings; it is run as it stands in the tests."""
+    """The shortest code that gives embeddings, or text; it is run as it stands in the tests."""
+    if spec is not None and spec.main.causal_lm:
+        return _text_usage(place, folder, is_adapter)
     channels, size = _image_shape(config, image_size)
     has_processor = (folder / "preprocessor_config.json").is_file()
     ours = spec is not None or _is_ours(str(config.get("model_type") or ""))
@@ -210,6 +212,33 @@ def _usage(
     return "```python\n" + "\n".join(lines) + "\n```"
 
 
+def _text_usage(place: str, folder: Path, is_adapter: bool) -> str:
+    lines = ["import hf_contrastive  # makes the Auto classes know this model type"]
+    if not (folder / "tokenizer_config.json").is_file():
+        lines += [
+            "import torch",
+            "from transformers import AutoModelForCausalLM",
+            "",
+            f'model = AutoModelForCausalLM.from_pretrained("{place}")'
+            + ("  # base and adapter" if is_adapter else ""),
+            'inputs = {"input_ids": torch.tensor([[3, 4, 5]])}  # of your tokenizer; none is saved here',
+        ]
+    else:
+        lines += [
+            "from transformers import AutoModelForCausalLM, AutoTokenizer",
+            "",
+            f'model = AutoModelForCausalLM.from_pretrained("{place}")'
+            + ("  # base and adapter" if is_adapter else ""),
+            f'tokenizer = AutoTokenizer.from_pretrained("{place}")',
+            'inputs = tokenizer("The", return_tensors="pt")',
+        ]
+    lines += [
+        "ids = model.generate(**inputs, penalty_alpha=0.6, top_k=5, max_new_tokens=20)  # contrastive search",
+        'embeddings = model.encode(inputs["input_ids"], normalize=True)  # [batch, dim]',
+    ]
+    return "```python\n" + "\n".join(lines) + "\n```"
+
+
 def _use_section(
     spec: SystemSpec | None, config: dict[str, Any], place: str, folder: Path, image_size: int | None, is_adapter: bool
 ) -> list[str]:
@@ -218,6 +247,7 @@ def _use_section(
         parts += ["```bash", "pip install hf-contrastive", "```", ""]
     parts += [_usage(spec, config, place, folder, image_size, is_adapter)]
     if spec is not None:
+        auto = "AutoModelForCausalLM" if spec.main.causal_lm else "AutoModel"
         parts += [
             "",
             "The bare backbone, for programs that do not have `hf_contrastive` installed (when it is one of "
@@ -226,7 +256,7 @@ def _use_section(
             "```python",
             "from hf_contrastive.hub import export_backbone",
             "",
-            'export_backbone(model, "backbone")  # afterwards, in plain transformers: AutoModel.from_pretrained("backbone")',
+            f'export_backbone(model, "backbone")  # afterwards, in plain transformers: {auto}.from_pretrained("backbone")',
             "```",
         ]
     return parts

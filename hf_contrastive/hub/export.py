@@ -86,13 +86,21 @@ def merged_copy(model: Any) -> Any:
     return base
 
 
-def _added_by_auto_model(backbone: Any) -> tuple[str, ...]:
-    """Tensors that `AutoModel` would build from this configuration and that the backbone does not have."""
+def _auto_class_of(backbone: Any) -> Any:
+    """The Auto class that opens a backbone again: language models keep their output matrix."""
+    from transformers import AutoModel, AutoModelForCausalLM
+    from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING
+
+    is_language_model = type(backbone) is MODEL_FOR_CAUSAL_LM_MAPPING.get(type(backbone.config), None)
+    return AutoModelForCausalLM if is_language_model else AutoModel
+
+
+def _added_by_auto_model(backbone: Any, auto_class: Any) -> tuple[str, ...]:
+    """Tensors that the Auto class would build from this configuration and that the backbone does not have."""
     import torch
-    from transformers import AutoModel
 
     with torch.device("meta"):
-        rebuilt = AutoModel.from_config(copy.deepcopy(backbone.config))
+        rebuilt = auto_class.from_config(copy.deepcopy(backbone.config))
     return tuple(sorted(set(rebuilt.state_dict()) - set(backbone.state_dict())))
 
 
@@ -102,7 +110,8 @@ def export_backbone(
     processor: Any = None,
     card: Mapping[str, Any] | None = None,
 ) -> ExportReport:
-    """Write the bare backbone of a trained model, so that plain transformers loads it with `AutoModel`.
+    """Write the bare backbone of a trained model, so that plain transformers loads it with `AutoModel`
+    (`AutoModelForCausalLM` for a language model).
 
     LoRA adapters are merged first (in a copy: the given model stays as it is). Heads, temperatures and queues stay
     behind. The outputs of the loaded backbone are equal to those of the trained one.
@@ -111,7 +120,7 @@ def export_backbone(
         model: a trained model with an attribute `backbone` (or a PEFT wrapper of one), or a `PreTrainedModel` that is
             itself the backbone.
         folder: where to; written atomically.
-        processor (*optional*): an image processor that is saved beside it.
+        processor (*optional*): an image processor or tokenizer that is saved beside it.
         card (`dict`, *optional*): arguments for `write_model_card`.
 
     Returns:
@@ -149,17 +158,19 @@ def export_backbone(
     ours = not type(backbone).__module__.startswith("transformers.")
     package = type(backbone).__module__.partition(".")[0]
     needs_us = ours and package == "hf_contrastive"
-    missing = _added_by_auto_model(backbone)
+    auto_class = _auto_class_of(backbone)
+    auto = auto_class.__name__
+    missing = _added_by_auto_model(backbone, auto_class)
     name = Path(folder).name
     load = (f"import {package}\n" if ours else "") + (
-        f'from transformers import AutoModel\n\nmodel = AutoModel.from_pretrained("{name}")'
+        f'from transformers import {auto}\n\nmodel = {auto}.from_pretrained("{name}")'
     )
     source = find_by_model_type(str(getattr(wrapped.config, "model_type", ""))) if wrapped is not part else None
     notes = [] if source is None else [f"This is the backbone of a trained {source.title} model ({source.paper_url})."]
     if ours:
         notes.append(
             f"`{config.model_type}` is an architecture of `{package}`: install it and write `import {package}` before "
-            "`AutoModel.from_pretrained`."
+            f"`{auto}.from_pretrained`."
         )
     else:
         notes.append("This folder loads in plain transformers; no other package is needed.")

@@ -10,7 +10,7 @@ from __future__ import annotations
 from hf_contrastive.losses.clip import ClipLoss, clip_loss
 from hf_contrastive.losses.info_nce import InfoNCELoss, info_nce
 from hf_contrastive.losses.nt_xent import NTXentLoss, nt_xent, nt_xent_multi_view
-from hf_contrastive.losses.simctg import SimCTGLoss, simctg_loss
+from hf_contrastive.losses.simctg import SimCTGLoss, next_token_loss, simctg_loss
 from hf_contrastive.losses.sup_con import SupConLoss, sup_con
 
 
@@ -22,6 +22,7 @@ __all__ = [
     "SupConLoss",
     "clip_loss",
     "info_nce",
+    "next_token_loss",
     "nt_xent",
     "nt_xent_multi_view",
     "simctg_loss",

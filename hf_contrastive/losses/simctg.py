@@ -6,8 +6,57 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from hf_contrastive.distributed import all_reduce_sum, get_world_size
 
-def simctg_loss(last_hidden_states: Tensor, attention_mask: Tensor | None = None, margin: float = 0.5) -> Tensor:
+
+def _mean_over_processes(total: Tensor, count: Tensor, gather: bool) -> Tensor:
+    """`total / count`; over all processes, this one's share times their number, of which the mean is the joint mean."""
+    if not gather:
+        return total / count.clamp_min(1)
+    return total * get_world_size() / all_reduce_sum(count).clamp_min(1)
+
+
+def next_token_loss(logits: Tensor, labels: Tensor, gather: bool = False) -> Tensor:
+    """
+    Mean cross-entropy of the next token: the logits of a position against the label of the position after it.
+
+    Args:
+        logits (`Tensor` of shape `[batch, length, vocabulary]`): of a causal language model.
+        labels (`Tensor` of shape `[batch, length]`): the tokens themselves, not shifted; -100 is not predicted.
+        gather (`bool`, defaults to `False`): the mean is over the tokens of all processes. The value here is this process'
+            sum over their joint mean count, so that averaged gradients are those of one process on the whole batch.
+
+    Returns:
+        `Tensor`: a scalar in nats, in float32 (float64 for float64 logits); 0 when nothing is predicted.
+
+    Raises:
+        ValueError: for shapes that do not fit.
+
+    Example:
+
+        >>> import torch
+        >>> from hf_contrastive.losses import next_token_loss
+        >>> round(float(next_token_loss(torch.zeros(1, 3, 8), torch.tensor([[1, 2, 3]]))), 4)  # log(8)
+        2.0794
+    """
+    if logits.dim() != 3 or labels.shape != logits.shape[:2]:
+        raise ValueError(
+            f"`logits` {list(logits.shape)} and `labels` {list(labels.shape)} must be [batch, length, vocabulary] and "
+            "[batch, length]."
+        )
+    targets = labels[:, 1:].flatten()
+    scores = logits[:, :-1].flatten(0, 1)
+    scores = scores if scores.dtype == torch.float64 else scores.float()
+    total = F.cross_entropy(scores, targets, ignore_index=-100, reduction="sum")
+    return _mean_over_processes(total, (targets != -100).sum(), gather)
+
+
+def simctg_loss(
+    last_hidden_states: Tensor,
+    attention_mask: Tensor | None = None,
+    margin: float = 0.5,
+    gather: bool = False,
+) -> Tensor:
     """
     Token-level contrastive loss of SimCTG (Su et al. 2022, https://arxiv.org/abs/2202.06417, equation 2).
 
@@ -22,6 +71,7 @@ def simctg_loss(last_hidden_states: Tensor, attention_mask: Tensor | None = None
         attention_mask (`Tensor` of shape `[batch, length]`, *optional*): 0 for padding, on either side; all positions
             count without it.
         margin (`float`, defaults to 0.5): from -1 to 1; at 0 nothing is asked for beyond what cosines always satisfy.
+        gather (`bool`, defaults to `False`): the mean is over the pairs of all processes, as in [`next_token_loss`].
 
     Returns:
         `Tensor`: a scalar in float32 (float64 for float64 states); 0 when no text has two positions.
@@ -60,8 +110,7 @@ def simctg_loss(last_hidden_states: Tensor, attention_mask: Tensor | None = None
     )
     pairs = valid[:, :, None] & valid[:, None, :]
     pairs &= ~torch.eye(shape[1], dtype=torch.bool, device=hidden.device)
-    count = pairs.sum()
-    return hinge.masked_fill(~pairs, 0).sum() / count.clamp_min(1)
+    return _mean_over_processes(hinge.masked_fill(~pairs, 0).sum(), pairs.sum(), gather)
 
 
 class SimCTGLoss(nn.Module):
@@ -70,6 +119,7 @@ class SimCTGLoss(nn.Module):
 
     Args:
         margin (`float`, defaults to 0.5): as in [`simctg_loss`].
+        gather (`bool`, defaults to `False`): as in [`simctg_loss`].
 
     Example:
 
@@ -79,16 +129,16 @@ class SimCTGLoss(nn.Module):
         0.0
     """
 
-    def __init__(self, margin: float = 0.5) -> None:
+    def __init__(self, margin: float = 0.5, gather: bool = False) -> None:
         super().__init__()
         simctg_loss(torch.zeros(1, 1, 1), margin=margin)  # refuses a bad margin now and not in the first step
-        self.margin = margin
+        self.margin, self.gather = margin, gather
 
     def forward(self, last_hidden_states: Tensor, attention_mask: Tensor | None = None) -> Tensor:
-        return simctg_loss(last_hidden_states, attention_mask, self.margin)
+        return simctg_loss(last_hidden_states, attention_mask, self.margin, self.gather)
 
     def extra_repr(self) -> str:
-        return f"margin={self.margin}"
+        return f"margin={self.margin}, gather={self.gather}"
 
 
-__all__ = ["SimCTGLoss", "simctg_loss"]
+__all__ = ["SimCTGLoss", "next_token_loss", "simctg_loss"]

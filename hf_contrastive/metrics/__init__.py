@@ -16,7 +16,8 @@
 ```
 
 Each is a thin face of the plain functions in `hf_contrastive.evaluation`. `evaluate` keeps every value as a number in a
-table, so for large arrays the plain functions are the quicker door.
+table, so for large arrays the plain functions are the quicker door. The metrics of generated text take texts; two of them
+need a language model, `compute(..., model_id=)` or `compute(..., model=, tokenizer=)`.
 """
 
 from __future__ import annotations
@@ -24,14 +25,25 @@ from __future__ import annotations
 from pathlib import Path
 
 
-METRICS = ("alignment_uniformity", "effective_rank", "knn", "linear_probe", "retrieval")
+METRICS = (
+    "alignment_uniformity",
+    "coherence",
+    "diversity",
+    "effective_rank",
+    "isotropy",
+    "knn",
+    "linear_probe",
+    "retrieval",
+    "text_mauve",
+)
 
 
 def metric_path(name: str) -> str:
     """The folder of a metric, for `evaluate.load(metric_path("knn"))`.
 
     Args:
-        name (`str`): one of `METRICS`: `alignment_uniformity`, `effective_rank`, `knn`, `linear_probe`, `retrieval`.
+        name (`str`): one of `METRICS`: of embeddings `alignment_uniformity`, `effective_rank`, `knn`, `linear_probe`,
+            `retrieval`; of generated text `coherence`, `diversity`, `isotropy`, `text_mauve`.
 
     Returns:
         `str`: the folder.

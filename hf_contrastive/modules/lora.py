@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from torch import nn
+from transformers.pytorch_utils import Conv1D
 
 
 if TYPE_CHECKING:
@@ -19,6 +20,7 @@ _UNTOUCHED_COPY = "original_module."
 def lora_targets(model: nn.Module) -> list[str]:
     """Full names of the layers inside the backbone that get an adapter: every Linear and Conv2d, never the head.
 
+    The output matrix of a language model is left out: it is often the embedding matrix, which an adapter would change too.
     Convolutions in groups (depthwise ones, as in ConvNeXt) are left out: a low-rank pair of ordinary convolutions
     cannot stand for them.
 
@@ -42,7 +44,10 @@ def lora_targets(model: nn.Module) -> list[str]:
 
     ```
     """
-    targets = [f"backbone.{name}" for name, module in _backbone(model).named_modules() if _can_adapt(module)]
+    backbone: Any = _backbone(model)
+    output_matrix = backbone.get_output_embeddings() if hasattr(backbone, "get_output_embeddings") else None
+    layers = [(name, module) for name, module in backbone.named_modules() if module is not output_matrix]
+    targets = [f"backbone.{name}" for name, module in layers if _can_adapt(module)]
     if not targets:
         raise ValueError(
             f"no layer of the backbone can take a LoRA adapter: it needs Linear or Conv2d (without groups) layers; "
@@ -177,7 +182,8 @@ def _backbone(model: nn.Module) -> nn.Module:
 
 
 def _can_adapt(module: nn.Module) -> bool:
-    return isinstance(module, nn.Linear) or (isinstance(module, nn.Conv2d) and module.groups == 1)
+    # Conv1D is what GPT-2 calls a linear layer
+    return isinstance(module, (nn.Linear, Conv1D)) or (isinstance(module, nn.Conv2d) and module.groups == 1)
 
 
 def _layer_types(module: nn.Module) -> str:

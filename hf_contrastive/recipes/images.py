@@ -2,26 +2,19 @@
 
 from __future__ import annotations
 
-import contextlib
 import datetime
 import importlib.util
 import json
-import os
-import platform
-import shlex
-import sys
 import time
-from collections.abc import Callable, Generator, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from huggingface_hub.errors import StrictDataclassError
 from torch.utils.data import DataLoader
 from transformers import AutoConfig
-from transformers.utils import logging as hf_logging
 
 from hf_contrastive.data import (
     DistinctLabelBatchSampler,
@@ -37,6 +30,21 @@ from hf_contrastive.distributed import is_main_process
 from hf_contrastive.evaluation import bootstrap_interval, knn_predict, linear_probe
 from hf_contrastive.hub import Metric, write_model_card
 from hf_contrastive.modules.lora import add_lora
+from hf_contrastive.recipes.common import (
+    RUN_FILES,
+    RunArguments,
+    base_model_of,
+    check_choice,
+    command_line,
+    loss_text,
+    machine,
+    model_types,
+    option,
+    plain_errors,
+    prepare_output,
+    resume_from,
+    train_or_load,
+)
 from hf_contrastive.registry import SystemSpec
 from hf_contrastive.reporting import metrics_table, plot_run, plot_views, save_embeddings, say
 from hf_contrastive.training import batch_report, final_report
@@ -52,125 +60,59 @@ VIEW_PRESETS: dict[str, Callable[..., SimCLRViews]] = {
 }
 
 
-def _option(default: Any, help_text: str) -> Any:
-    return field(default=default, metadata={"help": help_text})
-
-
 @dataclass
 class DataArguments:
     """data: where the images come from"""
 
-    dataset_path: str = _option("digits", "'digits', a folder of images, .parquet or .npz files, or a hub id.")
-    dataset_name: str | None = _option(None, "Configuration of a hub dataset.")
-    image_column: str | None = _option(None, "Column of the images; found by itself where there is no doubt.")
-    label_column: str | None = _option(None, "Column of the labels, used only to measure.")
-    train_split: str = _option("train", "Split to train on.")
-    test_split: str = _option("test", "Split to measure on.")
-    test_fraction: float | None = _option(None, "Hold this share out as the test split where there is only one split.")
-    max_train_samples: int | None = _option(None, "Train on that many images, drawn with the seed.")
-    max_test_samples: int | None = _option(None, "Measure on that many images, drawn with the seed.")
-    on_unreadable: str = _option("stop", "An image that cannot be read: 'stop', or 'skip' with a count.")
-    streaming: bool = _option(False, "Read the training images as you go; needs max_steps.")
+    dataset_path: str = option("digits", "'digits', a folder of images, .parquet or .npz files, or a hub id.")
+    dataset_name: str | None = option(None, "Configuration of a hub dataset.")
+    image_column: str | None = option(None, "Column of the images; found by itself where there is no doubt.")
+    label_column: str | None = option(None, "Column of the labels, used only to measure.")
+    train_split: str = option("train", "Split to train on.")
+    test_split: str = option("test", "Split to measure on.")
+    test_fraction: float | None = option(None, "Hold this share out as the test split where there is only one split.")
+    max_train_samples: int | None = option(None, "Train on that many images, drawn with the seed.")
+    max_test_samples: int | None = option(None, "Measure on that many images, drawn with the seed.")
+    on_unreadable: str = option("stop", "An image that cannot be read: 'stop', or 'skip' with a count.")
+    streaming: bool = option(False, "Read the training images as you go; needs max_steps.")
 
 
 @dataclass
 class ViewArguments:
     """views: how two views of an image are made"""
 
-    image_size: int = _option(32, "Side of the views in pixels.")
-    augmentation: str = _option("cifar", f"Preset: {', '.join(VIEW_PRESETS)}.")
-    num_views: int = _option(2, "Views of each image.")
-    view_options: dict | None = _option(None, 'Changes to the preset, as JSON: {"flip": 0.0, "blur_p": 0.5}.')
+    image_size: int = option(32, "Side of the views in pixels.")
+    augmentation: str = option("cifar", f"Preset: {', '.join(VIEW_PRESETS)}.")
+    num_views: int = option(2, "Views of each image.")
+    view_options: dict | None = option(None, 'Changes to the preset, as JSON: {"flip": 0.0, "blur_p": 0.5}.')
 
 
 @dataclass
 class ModelArguments:
     """model: backbone and projection head"""
 
-    backbone: str = _option(
+    backbone: str = option(
         "resnet", "A model type (resnet, vit, conv_encoder, ...), or a folder or hub id to start from."
     )
-    backbone_options: dict | None = _option(None, 'Fields of the backbone configuration, as JSON: {"depths": [2, 2]}.')
-    pooling: str = _option("auto", "From the backbone's output to one vector: auto, mean, cls, pooler.")
-    projection_dims: list[int] | None = _option(None, "Sizes of the projection head's layers; none = the paper's.")
-    projection_batch_norm: bool | None = _option(None, "Batch norm in the projection head; none = the paper's.")
-    temperature: float | None = _option(None, "Divides the cosine similarities; none = the paper's.")
-    freeze_backbone: bool = _option(False, "Train the projection head alone.")
-    lora_rank: int | None = _option(None, "Train low-rank adapters of this rank on the backbone instead of all of it.")
-    lora_alpha: int | None = _option(None, "Scale of the adapters; none = twice the rank.")
-    sync_batch_norm: bool = _option(False, "Batch-norm statistics over all processes (GPU only).")
+    backbone_options: dict | None = option(None, 'Fields of the backbone configuration, as JSON: {"depths": [2, 2]}.')
+    pooling: str = option("auto", "From the backbone's output to one vector: auto, mean, cls, pooler.")
+    projection_dims: list[int] | None = option(None, "Sizes of the projection head's layers; none = the paper's.")
+    projection_batch_norm: bool | None = option(None, "Batch norm in the projection head; none = the paper's.")
+    temperature: float | None = option(None, "Divides the cosine similarities; none = the paper's.")
+    freeze_backbone: bool = option(False, "Train the projection head alone.")
+    lora_rank: int | None = option(None, "Train low-rank adapters of this rank on the backbone instead of all of it.")
+    lora_alpha: int | None = option(None, "Scale of the adapters; none = twice the rank.")
+    sync_batch_norm: bool = option(False, "Batch-norm statistics over all processes (GPU only).")
 
 
 @dataclass
 class MeasureArguments:
     """measuring: what stands in the table at the end"""
 
-    knn_k: int = _option(20, "Neighbours that vote in kNN (cosine similarity, equal votes).")
-    linear_probe: bool = _option(True, "Also train a linear classifier on the frozen features.")
-    readout: str | None = _option(None, "Where the encoder is read: backbone, projection_1, ...; none = backbone.")
-    pictures: bool = _option(True, "Draw embedding map, curves, views, similarities and neighbours.")
-
-
-@dataclass
-class RunArguments:
-    """run: what this command does"""
-
-    dry_run: bool = _option(False, "Build everything, take one step on two rows, print the shapes, write nothing.")
-    overwrite: bool = _option(False, "Delete what an earlier run left in output_dir.")
-
-
-#: by these a folder is known as that of a run
-RUN_FILES = ("trainer_state.json", "metrics.jsonl", "all_results.json", "autoencoder")
-
-
-@contextlib.contextmanager
-def plain_errors() -> Generator[None]:
-    """Where users' settings are read: an error is one line and exit code 2, not a traceback.
-
-    Raises:
-        SystemExit: with code 2, for a `ValueError` or a file that is not there.
-    """
-    try:
-        yield
-    except (ValueError, FileNotFoundError, StrictDataclassError) as error:
-        # a strict configuration wraps what its check said
-        said = error.__cause__ if isinstance(error, StrictDataclassError) and error.__cause__ else error
-        print(f"error: {said}", file=sys.stderr)
-        raise SystemExit(2) from error
-
-
-def prepare_output(args: Any, run: RunArguments) -> None:
-    """Refuse to write into the folder of an earlier run, unless it is resumed or to be deleted.
-
-    Args:
-        args (`TrainingArguments`): `output_dir` and `resume_from_checkpoint` are read.
-        run ([`RunArguments`]): the flags of the command.
-
-    Raises:
-        SystemExit: with code 2; the message says what to type.
-    """
-    hf_logging.disable_progress_bar()  # bars of loading and saving; training keeps its own
-    if not torch.cuda.is_available():
-        args.dataloader_pin_memory = False
-    if not sys.stderr.isatty():
-        args.disable_tqdm = True  # plain lines instead of a bar drawn over and over into a log
-    folder = Path(args.output_dir)
-    if run.dry_run or args.resume_from_checkpoint or not is_main_process():
-        return
-    if folder.is_dir() and any(folder.iterdir()):
-        if not run.overwrite:
-            print(
-                f"error: {folder} holds an earlier run. Add --resume_from_checkpoint true to go on with it, --overwrite "
-                "to delete it, or choose another --output_dir.",
-                file=sys.stderr,
-            )
-            raise SystemExit(2)
-        if not any((folder / name).exists() for name in RUN_FILES) and not any(folder.glob("checkpoint-*")):
-            print(f"error: {folder} is no folder of a run, so it is not deleted; choose another.", file=sys.stderr)
-            raise SystemExit(2)
-        import shutil
-
-        shutil.rmtree(folder)
+    knn_k: int = option(20, "Neighbours that vote in kNN (cosine similarity, equal votes).")
+    linear_probe: bool = option(True, "Also train a linear classifier on the frozen features.")
+    readout: str | None = option(None, "Where the encoder is read: backbone, projection_1, ...; none = backbone.")
+    pictures: bool = option(True, "Draw embedding map, curves, views, similarities and neighbours.")
 
 
 def load_splits(data: DataArguments, seed: int) -> tuple[Any, Any | None]:
@@ -254,7 +196,7 @@ def make_model(
         )
     if model.freeze_backbone:
         fields["frozen_modules"] = ["backbone"]
-    if model.backbone in _model_types():
+    if model.backbone in model_types():
         options: dict[str, Any] = {"num_channels": views.channels, **(model.backbone_options or {})}
         probe = AutoConfig.for_model(model.backbone)
         if hasattr(probe, "image_size"):
@@ -271,18 +213,6 @@ def make_model(
     if model.lora_rank is not None:
         built = add_lora(built, r=model.lora_rank, alpha=model.lora_alpha)
     return built
-
-
-def base_model_of(model: ModelArguments) -> str | None:
-    """The hub id that training started from, or `None` for a new backbone or a local folder."""
-    known = model.backbone in _model_types() or Path(model.backbone).exists()
-    return None if known else model.backbone
-
-
-def _model_types() -> set[str]:
-    from transformers.models.auto.configuration_auto import CONFIG_MAPPING
-
-    return set(CONFIG_MAPPING.keys())
 
 
 @dataclass
@@ -517,32 +447,6 @@ def describe_data(data: DataArguments, train: Any, test: Any | None) -> dict[str
     return about
 
 
-def machine() -> str:
-    """What kind of machine this is, without its name."""
-    gpu = torch.cuda.get_device_name(0) if torch.cuda.is_available() else "no GPU"
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    return f"{platform.system()} {platform.machine()}, {cores} CPU cores, {gpu}"
-
-
-def command_line(public: bool = False) -> str:
-    """The command of this run, ready to repeat.
-
-    Args:
-        public (`bool`, defaults to `False`): for cards: folders of this machine are shortened to their names, and the
-            recipe's own files are named as in the repository.
-    """
-    recipe = Path(sys.argv[0]).resolve().parent
-    words = []
-    for word in sys.argv:
-        path = Path(word)
-        if public and path.suffix in (".py", ".yaml", ".yml") and path.resolve().parent == recipe:
-            word = f"recipes/{recipe.name}/{path.name}"
-        elif public and path.is_absolute():
-            word = path.name
-        words.append(shlex.quote(word))
-    return "accelerate launch " + " ".join(words)
-
-
 def card_training(
     data: DataArguments,
     train: Any,
@@ -561,50 +465,6 @@ def card_training(
         "hardware": machine(),
         "wall_time": seconds,
     }
-
-
-def check_choice(name: str, values: Sequence[str], known: Sequence[str] | Mapping[str, Any]) -> None:
-    """Refuse unknown words in a list argument.
-
-    Raises:
-        SystemExit: with code 2; names what is known.
-    """
-    unknown = [value for value in values if value not in known]
-    if unknown or not values:
-        print(
-            f"error: --{name} has {', '.join(unknown) or 'nothing'}; known are: {', '.join(known)}.", file=sys.stderr
-        )
-        raise SystemExit(2)
-
-
-def train_or_load(trainer: Any, args: Any, pipeline: Pipeline, *, final: bool) -> None:
-    """Train one arm of a comparison; on resuming, a finished arm is loaded and an unfinished one continued.
-
-    Args:
-        trainer ([`ContrastiveTrainer`]): ready to train.
-        args (`TrainingArguments`): of this arm.
-        pipeline ([`Pipeline`]): its processor is saved with a finished arm.
-        final (`bool`): whether this arm is saved by the caller.
-    """
-    folder = Path(args.output_dir)
-    resume = resume_from(args)
-    if resume and not final and (folder / "model.safetensors").is_file():
-        say(f"{folder} is finished; its weights are used.")
-        model = unwrap_model(trainer.model)
-        model.load_state_dict(type(model).from_pretrained(folder).state_dict())
-        return
-    if resume is True and not any(folder.glob("checkpoint-*")):
-        resume = None
-    trainer.train(resume_from_checkpoint=resume)
-    if not final and is_main_process():
-        unwrap_model(trainer.model).save_pretrained(folder)
-        pipeline.processor.save_pretrained(folder)
-
-
-def resume_from(args: Any) -> str | bool | None:
-    """`resume_from_checkpoint` as `Trainer.train` takes it: the words true and last mean the newest checkpoint."""
-    value = args.resume_from_checkpoint
-    return True if str(value).lower() in ("true", "last", "yes") else value
 
 
 def report(
@@ -732,11 +592,6 @@ def _top1(row: Mapping[str, Any] | None) -> dict[str, float]:
     return {f"{name}_top1": row[name] for name in ("knn", "linear") if name in row} if row else {}
 
 
-def loss_text(trainer: Any) -> str:
-    """The objective in one line."""
-    return unwrap_model(trainer.model).describe_objective()
-
-
 def card_settings(trainer: Any, pipeline: Pipeline) -> dict[str, Any]:
     """Settings of the run for the card."""
     args = trainer.args
@@ -774,3 +629,36 @@ def dry_run(
     say(f"{with_gradient} parameter tensors got a gradient; nothing was written.")
     if batch_sampler is not None:
         say(f"first guided batch: rows {next(iter(batch_sampler))[:8]} ...")
+
+
+__all__ = [
+    "RUN_FILES",
+    "DataArguments",
+    "MeasureArguments",
+    "ModelArguments",
+    "Pipeline",
+    "RunArguments",
+    "ViewArguments",
+    "base_model_of",
+    "card_metrics",
+    "check_choice",
+    "command_line",
+    "describe_data",
+    "draw_pictures",
+    "dry_run",
+    "encode_images",
+    "finish",
+    "labels_of",
+    "load_splits",
+    "machine",
+    "make_model",
+    "make_views",
+    "measure_table",
+    "plain_errors",
+    "prepare_output",
+    "report",
+    "resume_from",
+    "score",
+    "show_table",
+    "train_or_load",
+]

@@ -19,6 +19,7 @@ _HOME = {
     "markdown_table": "tables",
     "metrics_table": "tables",
     "plot_accuracy_bars": "plots",
+    "plot_contrastive_trace": "decoding",
     "plot_embedding_map": "plots",
     "plot_neighbours": "sheets",
     "plot_run": "curves",
@@ -43,6 +44,7 @@ __all__ = [
     "markdown_table",
     "metrics_table",
     "plot_accuracy_bars",
+    "plot_contrastive_trace",
     "plot_embedding_map",
     "plot_neighbours",
     "plot_run",
@@ -61,6 +63,7 @@ __all__ = [
 
 if TYPE_CHECKING:
     from hf_contrastive.reporting.curves import plot_run, plot_training_curves
+    from hf_contrastive.reporting.decoding import plot_contrastive_trace
     from hf_contrastive.reporting.plots import (
         plot_accuracy_bars,
         plot_embedding_map,

@@ -15,6 +15,7 @@ _PUBLIC_NAMES = {
     "CollapseWarning": "hf_contrastive.training.monitors",
     "ContrastiveTrainer": "hf_contrastive.training.trainer",
     "ContrastiveTrainingArguments": "hf_contrastive.training.training_arguments",
+    "LanguageModelTrainer": "hf_contrastive.training.language_model",
     "MetricsFileCallback": "hf_contrastive.training.callbacks",
     "NonFiniteLossError": "hf_contrastive.training.monitors",
     "SetEpochCallback": "hf_contrastive.training.callbacks",
@@ -30,6 +31,7 @@ __all__ = [
     "CollapseWarning",
     "ContrastiveTrainer",
     "ContrastiveTrainingArguments",
+    "LanguageModelTrainer",
     "MetricsFileCallback",
     "NonFiniteLossError",
     "SetEpochCallback",
@@ -43,6 +45,7 @@ __all__ = [
 if TYPE_CHECKING:
     from hf_contrastive.training.callbacks import AfterOptimizerStepCallback, MetricsFileCallback, SetEpochCallback
     from hf_contrastive.training.gradient_cache import cached_backward
+    from hf_contrastive.training.language_model import LanguageModelTrainer
     from hf_contrastive.training.monitors import CollapseWarning, NonFiniteLossError
     from hf_contrastive.training.recipe_arguments import parse_recipe_arguments
     from hf_contrastive.training.reports import batch_report, final_report

@@ -202,7 +202,9 @@ def _is_training(group: type) -> bool:
 def _section_names(group: type) -> set[str]:
     short = re.sub(r"Arguments$|Config$", "", group.__name__)
     names = {re.sub(r"(?<=[a-z])(?=[A-Z])", "_", name).lower() for name in (short, group.__name__)}
-    names.add(re.sub(r"\W+", "_", _title(group).lower()).strip("_"))
+    # the whole title, and what stands before its colon: "data: where the texts come from" is the section `data`
+    for title in (_title(group), _title(group).partition(":")[0]):
+        names.add(re.sub(r"\W+", "_", title.lower()).strip("_"))
     return names | ({"training"} if _is_training(group) else set())
 
 

@@ -118,7 +118,8 @@ def batch_report(
         trainer ([`ContrastiveTrainer`]): ready to train.
         data (`str`): name of the training data.
         loss (`str`): the objective's formula in one line.
-        num_views (`int`, defaults to 2): views of each sample that are compared with each other.
+        num_views (`int`, defaults to 2): views of each sample that are compared with each other; 0 where rows are not
+            compared at all (language models).
         columns_used (`Sequence[str]`): dataset columns the collator reads; the others are listed as ignored.
         labels (`Sequence`, *optional*): label or id of every training row, for the expected number of false negatives.
         command (`str`): the command that started the run, for the line on resuming.
@@ -151,6 +152,8 @@ def batch_report(
     per_device, processes = args.per_device_train_batch_size, args.world_size
     accumulation, global_batch = args.gradient_accumulation_steps, args.per_device_train_batch_size * args.world_size
     has_negatives = getattr(model, "has_negatives", True)
+    compared = num_views > 0
+    has_negatives = has_negatives and compared
     negatives = num_views * (global_batch - 1) if has_negatives else 0
     per_epoch, steps, epochs = _steps(trainer, rows, global_batch)
 
@@ -180,7 +183,7 @@ def batch_report(
         "global_batch_size": global_batch,
         "gradient_accumulation_steps": accumulation,
         "gradient_cache_chunk_size": args.gradient_cache_chunk_size,
-        "positives_per_anchor": num_views - 1,
+        "positives_per_anchor": max(0, num_views - 1),
         "negatives_per_anchor": negatives,
         "expected_duplicates_per_batch": duplicates,
         "steps_per_epoch": per_epoch,
@@ -204,7 +207,8 @@ def batch_report(
         ("processes", f"{processes} on {args.device.type}"),
         (
             "batch",
-            f"{per_device} rows x {_plural(processes, 'process')} = {global_batch} compared with each other"
+            f"{per_device} rows x {_plural(processes, 'process')} = {global_batch}"
+            + (" compared with each other" if compared else " rows")
             + (f", in chunks of {args.gradient_cache_chunk_size}" if args.gradient_cache_chunk_size else "")
             + (
                 f"; {accumulation} such batches make one step ({global_batch * accumulation} rows), "
@@ -213,6 +217,8 @@ def batch_report(
                 else ""
             ),
         ),
+    ]
+    anchors: list[tuple[str, str]] = [
         (
             "per anchor",
             f"{_plural(num_views - 1, 'positive')}, "
@@ -225,6 +231,9 @@ def batch_report(
         ("duplicates", _duplicates_text(duplicates, distinct, bool(args.sample_id_column), global_batch))
         if has_negatives
         else ("duplicates", "do not matter: nothing is pushed away from anything"),
+    ]
+    lines += anchors if compared else []
+    lines += [
         (
             "steps",
             "unknown"
@@ -234,8 +243,9 @@ def batch_report(
         (
             "memory",
             f"{_bytes(sum(memory.values()))} per device: weights {_bytes(memory['weights'])}, gradients "
-            f"{_bytes(memory['gradients'])}, optimizer {_bytes(memory['optimizer'])}, similarities "
-            f"{_bytes(memory['similarities'])}; activations come on top and are not known before the first step",
+            f"{_bytes(memory['gradients'])}, optimizer {_bytes(memory['optimizer'])}"
+            + (f", similarities {_bytes(memory['similarities'])}" if compared else "")
+            + "; activations come on top and are not known before the first step",
         ),
         ("output", str(args.output_dir)),
         (
@@ -304,6 +314,7 @@ def final_report(
     folder: str | None = None,
     dataset: str = "DATASET",
     command: str = "",
+    commands: Mapping[str, str] | None = None,
 ) -> RunReport:
     """Where the result lies, what it reached against the untrained model, and what to type next.
 
@@ -314,6 +325,7 @@ def final_report(
         folder (`str`, *optional*): the saved model; `output_dir` by default.
         dataset (`str`): data for the commands shown.
         command (`str`): the command that started the run.
+        commands (`Mapping[str, str]`, *optional*): what to type next, in place of the commands for images.
 
     Returns:
         [`RunReport`].
@@ -325,9 +337,12 @@ def final_report(
     quality = {
         name: value for name, value in shown.items() if any(word in name for word in ("top1", "recall", "map@"))
     }
-    commands = {
+    for_images = {
         "evaluate": f"hf-contrastive evaluate knn {folder} {dataset}",
         "embed": f"hf-contrastive embed {folder} {dataset} -o embeddings.parquet",
+    }
+    next_commands = {
+        **(for_images if commands is None else commands),
         "plot": f"hf-contrastive plot {folder}",
         "resume": f"{command or 'the same command'} --resume_from_checkpoint true --num_train_epochs N",
     }
@@ -341,6 +356,6 @@ def final_report(
         before = baseline.get(name)
         against = "" if before is None else f"   untrained: {before:.4f} ({value - before:+.4f})"
         lines.append((name.removeprefix("eval_"), f"{value:.4f}{against}"))
-    lines += [(f"to {name}", text) for name, text in commands.items()]
-    facts = {"checkpoint": folder, "metrics": metrics, "baseline": baseline, "commands": commands}
+    lines += [(f"to {name}", text) for name, text in next_commands.items()]
+    facts = {"checkpoint": folder, "metrics": metrics, "baseline": baseline, "commands": next_commands}
     return RunReport(facts, lines, f"Done: {trainer.state.global_step:,} steps")

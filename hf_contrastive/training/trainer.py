@@ -193,7 +193,7 @@ class ContrastiveTrainer(TrainerHubMixin, Trainer):
         args = self.args
         dataset: Any = self.train_dataset
         batch = args.per_device_train_batch_size * args.world_size
-        if batch == 1:
+        if batch == 1 and self._has_negatives:
             raise ValueError(
                 "`per_device_train_batch_size` is 1 and there is one process: a batch of one has no negatives, its loss "
                 "is always 0. Use 2 or more (gradient accumulation does not help; gradient_cache_chunk_size does)."

@@ -174,7 +174,7 @@ def main() -> None:
             trainer.lr_scheduler = restarting_cosine(optimizer, guidance.restart_period, guidance.restart_factor)
         say(f"\n=== {title} ===")
         images.report(trainer, pipeline, data, train, pseudo_labels)
-        images.train_or_load(trainer, arm_args, pipeline, final=final)
+        images.train_or_load(trainer, arm_args, pipeline.processor, final=final)
         encoders[title] = model
     if trainer is None:
         return

@@ -11,7 +11,7 @@ import torch
 from helpers.checks import local_paths_in
 from helpers.testers import TESTS, Case, cases, missing_tester, rows
 from huggingface_hub.errors import StrictDataclassError
-from transformers import AutoConfig, AutoModel, PreTrainedConfig
+from transformers import AutoConfig, PreTrainedConfig
 
 
 CASES = cases()
@@ -146,10 +146,10 @@ def test_every_field_is_documented(case: Case):
 
 @pytest.mark.parametrize("case", [c for c in CASES if "backbone_config" in type(c.config).sub_configs], ids=str)
 def test_no_local_path_is_written(case: Case, tmp_path):
-    backbone = AutoModel.from_config(case.config.backbone_config)
+    backbone = case.tester.backbone_auto_class.from_config(case.config.backbone_config)
     backbone.save_pretrained(tmp_path / "secret_folder")
     model = case.tester.objective_class.from_backbone(
-        str(tmp_path / "secret_folder"), projection_dims=case.config.projection_dims, pooling=case.config.pooling
+        str(tmp_path / "secret_folder"), **case.tester.backbone_fields(case.config)
     )
     # otherwise this test would not look at what it is about
     assert str(tmp_path) in json.dumps(model.backbone.config.to_dict() | model.config.to_dict(), default=str)

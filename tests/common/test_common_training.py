@@ -145,7 +145,9 @@ def test_lora_trains_saves_loads_and_merges(case: Case, tmp_path):
     with torch.no_grad():
         inner = model.get_base_model()
         whole = model(**inputs).loss
-        assert torch.equal(inner.compute_objective(inner.embed_views(**inputs)).loss, whole)
+        views = {name: value for name, value in inputs.items() if name in inner.view_inputs}
+        others = {name: value for name, value in inputs.items() if name not in inner.view_inputs}
+        assert torch.equal(inner.compute_objective(inner.embed_views(**views), **others).loss, whole)
 
     model.save_pretrained(str(tmp_path / "adapter"))
     assert not (tmp_path / "adapter" / "model.safetensors").exists()

@@ -44,7 +44,23 @@ def test_every_way_and_every_padding_gives_the_same_tokens(name):
 def test_prefix_is_shared_where_it_can_be(name):
     model = tiny_model(name)
     decode(model, prompts(5), "shared")
-    assert {problem for problem, _ in search._verified[model].values()} == {None}
+    assert {problem for problem, *_ in search._verified[model].values()} == {None}
+
+
+@pytest.mark.parametrize("name", SHARING)
+def test_keys_are_not_copied_for_grouped_queries(name):
+    model = tiny_model(name)
+    decode(model, prompts(5), "shared")
+    config = model.config
+    used = config._attn_implementation
+    grouped = (
+        used == "sdpa"
+        and getattr(config, "num_key_value_heads", config.num_attention_heads) < config.num_attention_heads
+    )
+    assert [packed for *_, packed in search._verified[model].values()] == [grouped]
+    assert config._attn_implementation == used
+    if name == "llama":  # so that the test is not about none of them
+        assert grouped
 
 
 @pytest.mark.parametrize(
@@ -78,7 +94,7 @@ def test_logits_that_are_changed_after_the_output_matrix_are_kept(monkeypatch):
     model = tiny_model("gemma2")
     assert model.config.final_logit_softcapping is not None
     decode(model, prompts(5), "shared")
-    assert [with_body for _, with_body in search._verified[model].values()] == [False]
+    assert [with_body for _, with_body, _ in search._verified[model].values()] == [False]
 
 
 def test_alpha_zero_is_greedy_search():

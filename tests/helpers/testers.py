@@ -15,6 +15,7 @@ from typing import Any
 
 import torch
 from torch import nn
+from transformers import AutoModel
 
 from hf_contrastive.registry import BACKBONES, REGISTRY, ModelSpec
 
@@ -50,6 +51,8 @@ class ModelTester:
     lora: bool = False
     #: methods whose result for a row does not depend on the other rows, in eval mode
     batch_independent: tuple[str, ...] = ("encode",)
+    #: the Auto class that opens the exported `backbone`
+    backbone_auto_class: Any = AutoModel
     #: trainable parameters that get no gradient, by design; name -> why
     without_gradient: dict[str, str] = {}
 
@@ -79,6 +82,14 @@ class ModelTester:
     def readout_sizes(self, config: Any) -> dict[str, int]:
         """Size of the embeddings of every readout, the default first."""
         raise NotImplementedError
+
+    def backbone_features(self, backbone: Any, inputs: dict[str, Any]) -> torch.Tensor:
+        """What an exported backbone must give as before."""
+        return backbone(**inputs).last_hidden_state
+
+    def backbone_fields(self, config: Any) -> dict[str, Any]:
+        """Fields of the configuration that `from_backbone` needs besides the backbone."""
+        return {"projection_dims": config.projection_dims, "pooling": config.pooling}
 
     # what follows is derived and rarely needs another form
 

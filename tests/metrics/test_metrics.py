@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import doctest
 import importlib
+import importlib.util
 import sys
 from pathlib import Path
 
@@ -12,6 +13,7 @@ import evaluate
 import numpy as np
 import pytest
 import torch
+from helpers.text_models import letter_tokenizer, tiny_model
 
 import hf_contrastive.metrics as metrics
 from hf_contrastive import evaluation
@@ -92,6 +94,130 @@ def test_effective_rank(data):
     assert result["effective_rank"] == pytest.approx(evaluation.effective_rank(data[0]))
     assert result["std"] == pytest.approx(evaluation.embedding_std(data[0]))
     assert result["healthy_std"] == 5**-0.5
+
+
+TEXTS = ["hello hello hello hello hello", "one two three four", "a b a b"]
+
+
+@pytest.mark.parametrize("options", [{}, {"official": True}], ids=["exact", "official"])
+def test_diversity(options):
+    metric = evaluate.load(metric_path("diversity"))
+    expected = evaluation.diversity(TEXTS, **options)
+    assert metric.compute(predictions=TEXTS, **options) == expected
+    for text in TEXTS:
+        metric.add(prediction=text)
+    assert metric.compute(**options) == expected
+    assert evaluation.diversity(TEXTS) != evaluation.diversity(TEXTS, official=True)
+
+
+@pytest.fixture(scope="module")
+def language_model():
+    return tiny_model("gpt2"), letter_tokenizer()
+
+
+@pytest.fixture(scope="module")
+def language_model_folder(language_model, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("language_model")
+    for part in language_model:
+        part.save_pretrained(folder)
+    return str(folder)
+
+
+def test_coherence(language_model, language_model_folder):
+    metric = evaluate.load(metric_path("coherence"))
+    prefixes, continuations = ["hello", "a", "some"], ["there", "b", ""]
+    model, tokenizer = language_model
+    expected = {"coherence": evaluation.coherence(prefixes, continuations, model, tokenizer)}
+    texts = {"predictions": continuations, "references": prefixes}
+    assert metric.compute(**texts, model=model, tokenizer=tokenizer) == expected
+    assert metric.compute(**texts, model_id=language_model_folder, device="cpu") == pytest.approx(expected)
+    # which is which
+    assert metric.compute(
+        predictions=prefixes[:2], references=continuations[:2], model=model, tokenizer=tokenizer
+    ) != (metric.compute(predictions=continuations[:2], references=prefixes[:2], model=model, tokenizer=tokenizer))
+
+
+def test_isotropy(language_model, language_model_folder):
+    metric = evaluate.load(metric_path("isotropy"))
+    model, tokenizer = language_model
+    texts = ["hello", "some more text", "a"]
+    expected = evaluation.isotropy_of_texts(texts, model, tokenizer)
+    assert metric.compute(predictions=texts, model=model, tokenizer=tokenizer) == expected
+    assert metric.compute(predictions=texts, model_id=language_model_folder, device="cpu") == pytest.approx(expected)
+    short = metric.compute(predictions=texts, model=model, tokenizer=tokenizer, max_length=3)
+    assert short == evaluation.isotropy_of_texts(texts, model, tokenizer, max_length=3) != expected
+    # more than 256 tokens are not read; this model has 128 positions
+    with pytest.raises(ValueError, match="text 0: it has 256 tokens"):
+        metric.compute(predictions=["a" * 300], model=model, tokenizer=tokenizer)
+
+
+@pytest.mark.parametrize("name", ["coherence", "isotropy"])
+def test_a_language_model_is_needed(name, language_model, tmp_path):
+    metric = evaluate.load(metric_path(name))
+    model, tokenizer = language_model
+    texts = {"predictions": ["there"], **({"references": ["hello"]} if name == "coherence" else {})}
+    for options, message in (
+        ({}, f"{name} needs a language model, but `model` and `tokenizer` is missing.*model_id="),
+        ({"model": model}, f"{name} needs a language model, but `tokenizer` is missing"),
+        ({"tokenizer": tokenizer}, "but `model` is missing"),
+        ({"model": "gpt2", "tokenizer": tokenizer}, "`model` is the name 'gpt2'; pass it as model_id='gpt2'"),
+        ({"model_id": "gpt2", "model": model}, "`model_id` is 'gpt2', and `model` or `tokenizer` is given too"),
+        ({"model_id": "gpt2", "tokenizer": tokenizer}, "`model_id` is 'gpt2', and"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            metric.compute(**texts, **options)
+    # a pickle is not opened
+    model.config.save_pretrained(tmp_path)
+    torch.save(model.state_dict(), tmp_path / "pytorch_model.bin")
+    with pytest.raises(OSError, match="safetensors"):
+        metric.compute(**texts, model_id=str(tmp_path))
+
+
+needs_mauve = pytest.mark.skipif(
+    importlib.util.find_spec("mauve") is None,
+    reason="mauve-text is not installed (pip install 'hf-contrastive[text]')",
+)
+
+
+@needs_mauve
+def test_text_mauve():
+    rng = np.random.default_rng(0)
+    texts = [str(number) for number in range(40)]
+    options = {
+        "p_features": rng.normal(size=(40, 3)),
+        "q_features": rng.normal(size=(40, 3)) + 1,
+        "num_buckets": 4,
+        "kmeans_num_redo": 1,
+    }
+    metric = evaluate.load(metric_path("text_mauve"))
+    expected = evaluation.mauve(texts, texts, **options)
+    assert metric.compute(predictions=texts, references=texts, **options) == {"mauve": expected}
+    assert 1 < expected < 99
+    predictions = ["", *texts[1:]]
+    expected = evaluation.mauve(texts, predictions, letter_tokenizer(), **options)
+    found = metric.compute(predictions=predictions, references=texts, tokenizer=letter_tokenizer(), **options)
+    assert found == {"mauve": expected}
+
+
+def test_text_mauve_asks_for_the_right_texts(monkeypatch):
+    from types import SimpleNamespace
+
+    seen: dict = {}
+    fake = SimpleNamespace(compute_mauve=lambda **options: seen.update(options) or SimpleNamespace(mauve=0.5))
+    monkeypatch.setitem(sys.modules, "mauve", fake)
+    metric = evaluate.load(metric_path("text_mauve"))
+    texts = {"predictions": ["abc", ""], "references": ["vwxyz", "q"]}
+    found = metric.compute(**texts, tokenizer=letter_tokenizer(), max_text_length=9)
+    assert found == {"mauve": 50.0}
+    assert (seen["p_text"], seen["q_text"], seen["max_text_length"]) == (["vwx"], ["abc"], 9)
+
+
+def test_text_mauve_without_its_package(monkeypatch):
+    """It opens, and says what to install when it is computed."""
+    monkeypatch.setitem(sys.modules, "mauve", None)
+    metric = evaluate.load(metric_path("text_mauve"))
+    with pytest.raises(ImportError, match=r"mauve-text; type: pip install 'hf-contrastive\[text\]'"):
+        metric.compute(predictions=["a"], references=["b"])
 
 
 @pytest.mark.parametrize("name", METRICS)

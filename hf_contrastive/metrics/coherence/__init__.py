@@ -1,0 +1,1 @@
+"""The `coherence` metric; open it with `evaluate.load(metric_path("coherence"))`."""

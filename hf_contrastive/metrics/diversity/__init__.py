@@ -1,0 +1,1 @@
+"""The `diversity` metric; open it with `evaluate.load(metric_path("diversity"))`."""

@@ -1,0 +1,1 @@
+"""The `isotropy` metric; open it with `evaluate.load(metric_path("isotropy"))`."""

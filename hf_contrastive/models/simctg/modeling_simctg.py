@@ -1,0 +1,308 @@
+"""SimCTG: a causal language model whose tokens have hidden states that can be told apart."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from typing import Any, cast
+
+import torch
+from torch import nn
+from transformers import AutoModelForCausalLM, PreTrainedConfig
+from transformers.utils import ModelOutput
+
+from hf_contrastive.generation.door import ContrastiveGenerationMixin, wire_contrastive_search
+from hf_contrastive.losses import next_token_loss, simctg_loss
+from hf_contrastive.modeling_utils import ContrastivePreTrainedModel
+from hf_contrastive.models.simctg.configuration_simctg import SimCTGConfig
+
+
+@dataclass
+class SimCTGOutput(ModelOutput):
+    """Output of SimCTG.
+
+    Args:
+        loss (`torch.FloatTensor`, scalar): `mle_loss + contrastive_weight * contrastive_loss`.
+        mle_loss (`torch.FloatTensor`, scalar): mean cross-entropy of the next token, in nats.
+        contrastive_loss (`torch.FloatTensor`, scalar): of the hidden states, not weighted; from 0 to margin + 1.
+        logits (`torch.FloatTensor` `[batch, length, vocabulary]`): of the next token at every position.
+        last_hidden_state (`torch.FloatTensor` `[batch, length, dim]`): what the output matrix is applied to.
+        hidden_states (`tuple[torch.FloatTensor]`): of every layer, when asked for.
+    """
+
+    loss: torch.Tensor | None = None
+    mle_loss: torch.Tensor | None = None
+    contrastive_loss: torch.Tensor | None = None
+    logits: torch.Tensor | None = None
+    last_hidden_state: torch.Tensor | None = None
+    hidden_states: tuple[torch.Tensor, ...] | None = None
+
+
+class SimCTGForCausalLM(ContrastiveGenerationMixin, ContrastivePreTrainedModel):
+    """Any causal language model with SimCTG's objective (https://arxiv.org/abs/2202.06417, equations 1 to 3).
+
+    `generate` is that of the language model, and contrastive search when `penalty_alpha` is set. To train a pretrained
+    model further, build it with [`~SimCTGForCausalLM.from_backbone`]; `hf_contrastive.hub.export_backbone` writes the
+    trained language model back in its own form.
+
+    Args:
+        config ([`SimCTGConfig`]): language model, margin and weight.
+
+    Example:
+
+    ```python
+    >>> import torch
+    >>> from hf_contrastive import SimCTGConfig, SimCTGForCausalLM
+    >>> backbone = {"model_type": "gpt2", "n_embd": 16, "n_layer": 1, "n_head": 2, "vocab_size": 50}
+    >>> backbone |= {"bos_token_id": 0, "eos_token_id": 0, "pad_token_id": 0}
+    >>> model = SimCTGForCausalLM(SimCTGConfig(backbone_config=backbone))
+    >>> ids = torch.tensor([[5, 6, 7, 8]])
+    >>> outputs = model(ids, labels=ids)
+    >>> outputs.loss.backward()
+    >>> sorted(name for name in outputs if name.endswith("loss")), outputs.logits.shape
+    (['contrastive_loss', 'loss', 'mle_loss'], torch.Size([1, 4, 50]))
+    >>> model.eval().generate(ids, penalty_alpha=0.6, top_k=4, max_new_tokens=3, min_new_tokens=3).shape
+    torch.Size([1, 7])
+
+    ```
+    """
+
+    config: SimCTGConfig
+    base_model_prefix = "backbone"
+    main_input_name = "input_ids"
+    input_modalities = ["text"]
+    view_inputs = ("input_ids", "attention_mask")
+    has_negatives = False
+    readouts = ("mean", "last")
+    objective_formula = (
+        "SimCTG: cross-entropy of the next token + {contrastive_weight:g} * mean over pairs i != j of a text of "
+        "max(0, {margin:g} - 1 + cosine(h_i, h_j))"
+    )
+
+    def __init__(self, config: SimCTGConfig) -> None:
+        super().__init__(config)
+        self.backbone: Any = AutoModelForCausalLM.from_config(cast(PreTrainedConfig, config.backbone_config))
+        self.generation_config = self.backbone.generation_config
+        self.post_init()
+
+    @classmethod
+    def from_backbone(cls, backbone: str | os.PathLike | nn.Module, **config_fields: Any) -> Any:
+        """Put the objective on a trained language model: a folder or hub id of any causal one of transformers, or the model.
+
+        Args:
+            backbone (`str`, `Path` or `PreTrainedModel`): what to start from.
+            **config_fields: fields of [`SimCTGConfig`] other than `backbone_config`.
+
+        Returns:
+            [`SimCTGForCausalLM`], in training mode, with the weights (float32) and generation settings of the model.
+
+        Raises:
+            ValueError: the checkpoint lacks weights; the first missing one is named.
+
+        Example:
+
+        ```python
+        >>> from transformers import GPT2Config, GPT2LMHeadModel
+        >>> from hf_contrastive import SimCTGForCausalLM
+        >>> trained = GPT2LMHeadModel(GPT2Config(vocab_size=50, n_embd=16, n_layer=1, n_head=2))
+        >>> SimCTGForCausalLM.from_backbone(trained, margin=0.4).config.backbone_config.model_type
+        'gpt2'
+
+        ```
+        """
+        missing: list[str] = []
+        trained: Any = backbone
+        if isinstance(backbone, (str, os.PathLike)):
+            trained, info = AutoModelForCausalLM.from_pretrained(  # ty: ignore[not-iterable]
+                backbone, use_safetensors=True, dtype=torch.float32, output_loading_info=True
+            )
+            missing = sorted(info["missing_keys"])  # transformers would only warn, and draw them
+        model = cls(cls.config_class(backbone_config=trained.config, **config_fields))
+        missing = missing or list(model.backbone.load_state_dict(trained.state_dict(), strict=False).missing_keys)
+        if missing:
+            raise ValueError(
+                f"the given language model has no weights for {len(missing)} tensors of {type(model.backbone).__name__}, "
+                f"for example {missing[0]!r}; give a checkpoint of the same architecture."
+            )
+        if getattr(trained, "generation_config", None) is not None:
+            model.generation_config = model.backbone.generation_config = trained.generation_config
+        return model.train()
+
+    def get_input_embeddings(self) -> nn.Module:
+        """The token embeddings of the language model."""
+        return self.backbone.get_input_embeddings()
+
+    def set_input_embeddings(self, value: nn.Module) -> None:
+        """Replace the token embeddings of the language model."""
+        self.backbone.set_input_embeddings(value)
+
+    def get_output_embeddings(self) -> nn.Module:
+        """The output matrix of the language model."""
+        return self.backbone.get_output_embeddings()
+
+    def set_output_embeddings(self, new_embeddings: nn.Module) -> None:
+        """Replace the output matrix of the language model."""
+        self.backbone.set_output_embeddings(new_embeddings)
+
+    def resize_token_embeddings(self, *args: Any, **kwargs: Any) -> nn.Module:
+        """As `transformers.PreTrainedModel.resize_token_embeddings`, on the language model."""
+        return self.backbone.resize_token_embeddings(*args, **kwargs)
+
+    def generate(self, inputs: Any = None, generation_config: Any = None, **kwargs: Any) -> Any:
+        """As `transformers.GenerationMixin.generate` of the language model; contrastive search for `penalty_alpha` above 0.
+
+        Args:
+            inputs (`torch.LongTensor` `[batch, length]`, *optional*): the prompt.
+            generation_config (`GenerationConfig`, *optional*): the model's own by default.
+            **kwargs: as for `transformers.GenerationMixin.generate`, and `penalty_scope`, `low_memory` of
+                [`contrastive_search`].
+
+        Returns:
+            What `generate` returns.
+
+        Raises:
+            ValueError: what [`contrastive_search`] refuses.
+        """
+        self.backbone.generation_config = self.generation_config
+        kwargs = wire_contrastive_search(generation_config or self.generation_config, kwargs)
+        return self.backbone.generate(inputs, generation_config, **kwargs)
+
+    def embed_views(
+        self, input_ids: torch.Tensor, attention_mask: torch.Tensor | None = None
+    ) -> dict[str, torch.Tensor]:
+        """Logits and hidden states of every token.
+
+        Args:
+            input_ids (`torch.LongTensor` `[batch, length]`): tokens.
+            attention_mask (`torch.LongTensor` `[batch, length]`, *optional*): 0 for padding.
+
+        Returns:
+            `{"logits": [batch, length, vocabulary], "last_hidden_state": [batch, length, dim], "attention_mask": [batch,
+            length]}`.
+        """
+        embeds, _ = self._run(input_ids, attention_mask)
+        return embeds
+
+    def compute_objective(
+        self, embeds: dict[str, torch.Tensor], labels: torch.Tensor | None = None, return_loss: bool = True
+    ) -> SimCTGOutput:
+        """The two losses over the batch; means are over the tokens and pairs of all processes.
+
+        Args:
+            embeds (`dict`): what `embed_views` returns.
+            labels (`torch.LongTensor` `[batch, length]`, *optional*): the tokens themselves, not shifted; -100 is not
+                predicted. Without them there is no loss.
+            return_loss (`bool`, defaults to `True`): compute the loss.
+
+        Returns:
+            [`SimCTGOutput`].
+        """
+        logits, hidden = embeds["logits"], embeds["last_hidden_state"]
+        terms: dict[str, Any] = {}
+        if labels is not None and return_loss:
+            if labels.shape != logits.shape[:2]:
+                raise ValueError(
+                    f"`labels` has shape {list(labels.shape)}, expected that of `input_ids`, {list(logits.shape[:2])}: "
+                    "the tokens themselves, not shifted, with -100 where nothing is predicted."
+                )
+            weight = self.config.contrastive_weight
+            compared = hidden if weight else hidden.detach()  # with weight 0 it is only watched
+            terms["mle_loss"] = next_token_loss(logits, labels, gather=True)
+            terms["contrastive_loss"] = simctg_loss(
+                compared, embeds["attention_mask"], self.config.margin, gather=True
+            )
+            terms["loss"] = terms["mle_loss"] + weight * terms["contrastive_loss"] if weight else terms["mle_loss"]
+        return SimCTGOutput(logits=logits, last_hidden_state=hidden, **terms)
+
+    def forward(
+        self,
+        input_ids: torch.Tensor,
+        attention_mask: torch.Tensor | None = None,
+        labels: torch.Tensor | None = None,
+        return_loss: bool = True,
+        output_hidden_states: bool = False,
+    ) -> SimCTGOutput:
+        """Predict the next token everywhere, and compare the hidden states of every text.
+
+        Args:
+            input_ids (`torch.LongTensor` `[batch, length]`): tokens, padded on the right.
+            attention_mask (`torch.LongTensor` `[batch, length]`, *optional*): 0 for padding. Without it, a run of pad tokens
+                at either end of a row counts as padding (but for one at the end, when it is the end-of-text token too).
+            labels (`torch.LongTensor` `[batch, length]`, *optional*): usually `input_ids` with -100 at padding; they are
+                shifted here. Without them there is no loss.
+            return_loss (`bool`, defaults to `True`): compute the loss.
+            output_hidden_states (`bool`, defaults to `False`): return the states of every layer.
+
+        Returns:
+            [`SimCTGOutput`].
+
+        Raises:
+            ValueError: shapes that do not fit, or token ids outside the vocabulary.
+        """
+        embeds, states = self._run(input_ids, attention_mask)
+        outputs = self.compute_objective(embeds, labels, return_loss)
+        if output_hidden_states:
+            outputs.hidden_states = states
+        return outputs
+
+    def _run(
+        self, input_ids: torch.Tensor, attention_mask: torch.Tensor | None
+    ) -> tuple[dict[str, torch.Tensor], tuple[torch.Tensor, ...]]:
+        self._check(input_ids, attention_mask)
+        mask = self._mask_of(input_ids) if attention_mask is None else attention_mask
+        outputs = self.backbone(
+            input_ids=input_ids, attention_mask=mask, output_hidden_states=True, use_cache=False, return_dict=True
+        )
+        states = outputs.hidden_states
+        if not states:
+            raise ValueError(f"{type(self.backbone).__name__} returns no hidden states, which SimCTG compares.")
+        return {"logits": outputs.logits, "last_hidden_state": states[-1], "attention_mask": mask}, states
+
+    def _check(self, input_ids: torch.Tensor, attention_mask: torch.Tensor | None) -> None:
+        if input_ids.ndim != 2 or input_ids.is_floating_point():
+            raise ValueError(
+                f"`input_ids` has shape {list(input_ids.shape)} and type {input_ids.dtype}, expected whole numbers of shape "
+                "[batch, length]."
+            )
+        if attention_mask is not None and attention_mask.shape != input_ids.shape:
+            raise ValueError(
+                f"`attention_mask` has shape {list(attention_mask.shape)}, expected that of `input_ids`, "
+                f"{list(input_ids.shape)}."
+            )
+        # on a GPU the look at the values would make every step wait; the embedding's own assertion stops it there
+        if input_ids.device.type == "cpu" and input_ids.numel():
+            vocabulary = len(self.backbone.get_input_embeddings().weight)
+            low, high = int(input_ids.min()), int(input_ids.max())
+            if low < 0 or high >= vocabulary:
+                raise ValueError(
+                    f"`input_ids` has the token {low if low < 0 else high}, but the vocabulary goes from 0 to "
+                    f"{vocabulary - 1}; use the tokenizer of this model."
+                )
+
+    def _mask_of(self, input_ids: torch.Tensor) -> torch.Tensor:
+        """1 for tokens, 0 for runs of pad tokens at the ends of rows."""
+        config = self.config.get_text_config()
+        pad, end = getattr(config, "pad_token_id", None), getattr(config, "eos_token_id", None)
+        if pad is None:
+            return torch.ones_like(input_ids)
+        is_text = input_ids != pad
+        from_left, from_right = is_text.cumsum(1) > 0, is_text.flip(1).cumsum(1).flip(1) > 0
+        if pad == end or (isinstance(end, (list, tuple)) and pad in end):
+            # the first one behind the text is its end
+            from_right[:, 1:] |= from_right[:, :-1].clone()
+        return (from_left & from_right).to(input_ids.dtype)
+
+    def _embed_for_encode(
+        self, input_ids: torch.Tensor, attention_mask: torch.Tensor | None = None, *, readout: str
+    ) -> torch.Tensor:
+        embeds, _ = self._run(input_ids, attention_mask)
+        hidden, mask = embeds["last_hidden_state"], embeds["attention_mask"]
+        if readout == "last":
+            places = torch.arange(mask.shape[1], device=mask.device).expand_as(mask)
+            last = places.masked_fill(mask == 0, 0).amax(1)
+            return hidden[torch.arange(len(hidden), device=hidden.device), last]
+        weights = mask.to(hidden.dtype)[..., None]
+        return (hidden * weights).sum(1) / weights.sum(1).clamp_min(1)
+
+
+__all__ = ["SimCTGForCausalLM", "SimCTGOutput"]

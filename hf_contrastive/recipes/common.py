@@ -1,0 +1,177 @@
+"""What the recipes of all domains share: run flags, the output folder, errors in one line, the command, the machine."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import platform
+import shlex
+import sys
+from collections.abc import Generator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from huggingface_hub.errors import StrictDataclassError
+from transformers.utils import logging as hf_logging
+
+from hf_contrastive.distributed import is_main_process
+from hf_contrastive.reporting import say
+from hf_contrastive.training.unwrap import unwrap_model
+
+
+def option(default: Any, help_text: str) -> Any:
+    """A field of an argument group with its help."""
+    return field(default=default, metadata={"help": help_text})
+
+
+@dataclass
+class RunArguments:
+    """run: what this command does"""
+
+    dry_run: bool = option(False, "Build everything, take one step on two rows, print the shapes, write nothing.")
+    overwrite: bool = option(False, "Delete what an earlier run left in output_dir.")
+
+
+#: by these a folder is known as that of a run
+RUN_FILES = ("trainer_state.json", "metrics.jsonl", "all_results.json", "autoencoder")
+
+
+@contextlib.contextmanager
+def plain_errors() -> Generator[None]:
+    """Where users' settings are read: an error is one line and exit code 2, not a traceback.
+
+    Raises:
+        SystemExit: with code 2, for a `ValueError` or a file that is not there.
+    """
+    try:
+        yield
+    except (ValueError, FileNotFoundError, StrictDataclassError) as error:
+        # a strict configuration wraps what its check said
+        said = error.__cause__ if isinstance(error, StrictDataclassError) and error.__cause__ else error
+        print(f"error: {said}", file=sys.stderr)
+        raise SystemExit(2) from error
+
+
+def prepare_output(args: Any, run: RunArguments) -> None:
+    """Refuse to write into the folder of an earlier run, unless it is resumed or to be deleted.
+
+    Args:
+        args (`TrainingArguments`): `output_dir` and `resume_from_checkpoint` are read.
+        run ([`RunArguments`]): the flags of the command.
+
+    Raises:
+        SystemExit: with code 2; the message says what to type.
+    """
+    hf_logging.disable_progress_bar()  # bars of loading and saving; training keeps its own
+    if not torch.cuda.is_available():
+        args.dataloader_pin_memory = False
+    if not sys.stderr.isatty():
+        args.disable_tqdm = True  # plain lines instead of a bar drawn over and over into a log
+    folder = Path(args.output_dir)
+    if run.dry_run or args.resume_from_checkpoint or not is_main_process():
+        return
+    if folder.is_dir() and any(folder.iterdir()):
+        if not run.overwrite:
+            print(
+                f"error: {folder} holds an earlier run. Add --resume_from_checkpoint true to go on with it, --overwrite "
+                "to delete it, or choose another --output_dir.",
+                file=sys.stderr,
+            )
+            raise SystemExit(2)
+        if not any((folder / name).exists() for name in RUN_FILES) and not any(folder.glob("checkpoint-*")):
+            print(f"error: {folder} is no folder of a run, so it is not deleted; choose another.", file=sys.stderr)
+            raise SystemExit(2)
+        import shutil
+
+        shutil.rmtree(folder)
+
+
+def base_model_of(model: Any) -> str | None:
+    """The hub id that training started from (`model.backbone`), or `None` for a new backbone or a local folder."""
+    known = model.backbone in model_types() or Path(model.backbone).exists()
+    return None if known else model.backbone
+
+
+def model_types() -> set[str]:
+    """Every `model_type` that transformers or this library can build."""
+    from transformers.models.auto.configuration_auto import CONFIG_MAPPING
+
+    return set(CONFIG_MAPPING.keys())
+
+
+def machine() -> str:
+    """What kind of machine this is, without its name."""
+    gpu = torch.cuda.get_device_name(0) if torch.cuda.is_available() else "no GPU"
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    return f"{platform.system()} {platform.machine()}, {cores} CPU cores, {gpu}"
+
+
+def command_line(public: bool = False, launcher: str = "accelerate launch") -> str:
+    """The command of this run, ready to repeat.
+
+    Args:
+        public (`bool`, defaults to `False`): for cards: folders of this machine are shortened to their names, and the
+            recipe's own files are named as in the repository.
+        launcher (`str`, defaults to `"accelerate launch"`): what starts the file.
+    """
+    recipe = Path(sys.argv[0]).resolve().parent
+    words = []
+    for word in sys.argv:
+        path = Path(word)
+        if public and path.suffix in (".py", ".yaml", ".yml") and path.resolve().parent == recipe:
+            word = f"recipes/{recipe.name}/{path.name}"
+        elif public and path.is_absolute():
+            word = path.name
+        words.append(shlex.quote(word))
+    return f"{launcher} {' '.join(words)}"
+
+
+def check_choice(name: str, values: Sequence[str], known: Sequence[str] | Mapping[str, Any]) -> None:
+    """Refuse unknown words in a list argument.
+
+    Raises:
+        SystemExit: with code 2; names what is known.
+    """
+    unknown = [value for value in values if value not in known]
+    if unknown or not values:
+        print(
+            f"error: --{name} has {', '.join(unknown) or 'nothing'}; known are: {', '.join(known)}.", file=sys.stderr
+        )
+        raise SystemExit(2)
+
+
+def train_or_load(trainer: Any, args: Any, processor: Any, *, final: bool) -> None:
+    """Train one arm of a comparison; on resuming, a finished arm is loaded and an unfinished one continued.
+
+    Args:
+        trainer ([`ContrastiveTrainer`]): ready to train.
+        args (`TrainingArguments`): of this arm.
+        processor: image processor or tokenizer, saved with a finished arm.
+        final (`bool`): whether this arm is saved by the caller.
+    """
+    folder = Path(args.output_dir)
+    resume = resume_from(args)
+    if resume and not final and (folder / "model.safetensors").is_file():
+        say(f"{folder} is finished; its weights are used.")
+        model = unwrap_model(trainer.model)
+        model.load_state_dict(type(model).from_pretrained(folder).state_dict())
+        return
+    if resume is True and not any(folder.glob("checkpoint-*")):
+        resume = None
+    trainer.train(resume_from_checkpoint=resume)
+    if not final and is_main_process():
+        unwrap_model(trainer.model).save_pretrained(folder)
+        processor.save_pretrained(folder)
+
+
+def resume_from(args: Any) -> str | bool | None:
+    """`resume_from_checkpoint` as `Trainer.train` takes it: the words true and last mean the newest checkpoint."""
+    value = args.resume_from_checkpoint
+    return True if str(value).lower() in ("true", "last", "yes") else value
+
+
+def loss_text(trainer: Any) -> str:
+    """The objective in one line."""
+    return unwrap_model(trainer.model).describe_objective()
