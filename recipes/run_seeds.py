@@ -61,6 +61,74 @@ def seeds_section(args: argparse.Namespace, recipe_words: list[str], results: li
     """The table of all seeds, with the command that makes it."""
     words = ["python", "recipes/run_seeds.py", args.recipe, args.config, "--seeds", *map(str, args.seeds)]
     words += ["--name", args.name, "--card", str(args.card), *(["--", *recipe_words] if recipe_words else [])]
+    if "decoding" in results[0]:
+        body = text_tables(results)
+    else:
+        body = image_tables(results)
+    first = results[0]
+    days = sorted({result["date"] for result in results})
+    dates = list(dict.fromkeys((days[0], days[-1])))
+    seconds = statistics.mean(result["seconds"] for result in results)
+    head = f"mean ± standard deviation over the seeds {', '.join(map(str, args.seeds))}."
+    lines = [
+        f"### {args.name}",
+        "",
+        *[line.replace("{seeds}", head) for line in body],
+        f"{first['machine']}; {seconds:.0f} s a seed; {' to '.join(dates)}. Command:",
+        "",
+        f"    {shlex.join(words)}",
+    ]
+    return "\n".join(lines)
+
+
+def spread(values: list[float], digits: int = 2) -> str:
+    """Mean and standard deviation over the seeds."""
+    deviation = statistics.stdev(values) if len(values) > 1 else 0.0
+    return f"{statistics.mean(values):.{digits}f} ± {deviation:.{digits}f}"
+
+
+def text_tables(results: list[dict]) -> list[str]:
+    """Perplexity and isotropy of every model, and what every way of decoding writes."""
+    first = results[0]
+    prompts = first["prompts"]
+    lines = [
+        f"{first['train_rows']} training rows of up to {first['block_size']} tokens, {first['steps']} steps; {{seeds}}",
+        "",
+    ]
+    table = []
+    for row in first["models"]:
+        line = {"model": row["model"]}
+        for key, title, digits in (
+            ("loss", "test loss", 3),
+            ("perplexity", "perplexity", 1),
+            ("isotropy", "isotropy", 3),
+        ):
+            values = [other[key] for result in results for other in result["models"] if other["model"] == row["model"]]
+            line[title] = spread(values, digits)
+        table.append(line)
+    lines += [markdown_table(table), ""]
+    lines.append(
+        f"{prompts['count']} prompts of {prompts['length']} tokens from the test texts, {prompts['new_tokens']} new tokens; diversity "
+        "and repetition in percent, coherence: mean log-probability of a token under the scorer (nats):"
+    )
+    table = []
+    for row in first["decoding"]:
+        line = {"model": row["model"], "decoding": row["decoding"]}
+        for key, digits in (("diversity", 1), ("rep-2", 1), ("rep-4", 1), ("coherence", 2), ("length", 1)):
+            values = [
+                other[key]
+                for result in results
+                for other in result["decoding"]
+                if (other["model"], other["decoding"]) == (row["model"], row["decoding"])
+                and other.get(key) is not None
+            ]
+            line["tokens" if key == "length" else key] = spread(values, digits) if values else "-"
+        table.append(line)
+    return [*lines, "", markdown_table(table), ""]
+
+
+def image_tables(results: list[dict]) -> list[str]:
+    """Accuracy of every kind of features, and what guidance did to the batches."""
     first = results[0]
     names = [row["features"] for row in first["rows"]]
     columns = {"knn": f"kNN(k={first['knn_k']}) %", "linear": "linear probe %"}
@@ -68,15 +136,12 @@ def seeds_section(args: argparse.Namespace, recipe_words: list[str], results: li
     for name in names:
         line = {"features": name}
         for key, title in columns.items():
-            values = [100 * row[key] for result in results for row in result["rows"] if row["features"] == name]
-            spread = statistics.stdev(values) if len(values) > 1 else 0.0
-            line[title] = f"{statistics.mean(values):.2f} ± {spread:.2f}"
+            line[title] = spread(
+                [100 * row[key] for result in results for row in result["rows"] if row["features"] == name]
+            )
         table.append(line)
     lines = [
-        f"### {args.name}",
-        "",
-        f"{first['train_rows']} training images, {first['test_rows']} test images, {first['steps']} steps; mean ± standard "
-        f"deviation over the seeds {', '.join(map(str, args.seeds))}.",
+        f"{first['train_rows']} training images, {first['test_rows']} test images, {first['steps']} steps; {{seeds}}",
         "",
         markdown_table(table),
         "",
@@ -97,15 +162,7 @@ def seeds_section(args: argparse.Namespace, recipe_words: list[str], results: li
         head = f"Batches of {first['batch_size']}, {first['num_clusters']} clusters, seed {first['seed']} (shares, not percent):"
         columns = ["order", *(name for name in first["guidance"][0] if name != "order")]
         lines += [head, "", markdown_table(first["guidance"], columns), ""]
-    days = sorted({result["date"] for result in results})
-    dates = list(dict.fromkeys((days[0], days[-1])))
-    seconds = statistics.mean(result["seconds"] for result in results)
-    lines += [
-        f"{first['machine']}; {seconds:.0f} s a seed; {' to '.join(dates)}. Command:",
-        "",
-        f"    {shlex.join(words)}",
-    ]
-    return "\n".join(lines)
+    return lines
 
 
 if __name__ == "__main__":

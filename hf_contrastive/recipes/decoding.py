@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Generator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -115,6 +116,17 @@ def check_length(model: Any, prompts: Prompts, options: DecodingArguments) -> No
         )
 
 
+@contextlib.contextmanager
+def _own_settings_only(model: Any) -> Generator[None]:
+    """Keeps what a checkpoint's generation config says (a repetition penalty, say) out: `generate` fills in from it."""
+    before = model.generation_config
+    model.generation_config = GenerationConfig()
+    try:
+        yield
+    finally:
+        model.generation_config = before
+
+
 @torch.no_grad()
 def continue_prompts(
     model: Any, tokenizer: Any, prompts: Prompts, method: str, options: DecodingArguments, seed: int = 0
@@ -149,16 +161,17 @@ def continue_prompts(
     elif method != "greedy":
         raise ValueError(f"`method` is {method!r}; known are {', '.join(METHODS)}.")
     found: list[list[int]] = []
+    settings = GenerationConfig(**settings)
     device = next(model.parameters()).device
     # what is drawn must not depend on what was drawn before, nor change what comes after
-    with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
+    with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []), _own_settings_only(model):
         torch.manual_seed(seed)
         for start in range(0, len(prompts.prefixes), options.decoding_batch_size):
             part = prompts.prefixes[start : start + options.decoding_batch_size]
             longest = max(map(len, part))
             ids = torch.tensor([[pad] * (longest - len(row)) + row for row in part], device=device)
             mask = torch.tensor([[0] * (longest - len(row)) + [1] * len(row) for row in part], device=device)
-            output = model.generate(ids, attention_mask=mask, generation_config=GenerationConfig(**settings), **call)
+            output = model.generate(ids, attention_mask=mask, generation_config=settings, **call)
             for row in output[:, longest:].tolist():
                 cut = next((place for place, token in enumerate(row) if token == end), len(row))
                 found.append(row[:cut])
@@ -220,7 +233,7 @@ def measure_decoding(
 
     Returns:
         One row a way: `model`, `decoding`, `diversity` (percent), `rep-2`, `rep-3`, `rep-4` (percent), `coherence`,
-        `length` (mean number of tokens).
+        `length` (mean number of tokens); `None` where no text has four words.
     """
     model.eval()
     rows = []
@@ -251,11 +264,16 @@ def measure_reference(prompts: Prompts, tokenizer: Any, scorer: tuple[Any, Any] 
 
 def _measures(
     prefixes: Sequence[list[int]], tokens: Sequence[list[int]], texts: Sequence[str], tokenizer: Any, scorer: Any
-) -> dict[str, float]:
+) -> dict[str, float | None]:
     found = diversity(texts)
-    row = {"diversity": 100 * found.pop("diversity"), **found}
+    row: dict[str, float | None] = {"diversity": 100 * found.pop("diversity"), **found}
+    if (
+        max(len(text.split()) for text in texts) < 4
+    ):  # without a single 4-gram nothing is repeated, and nothing is said
+        row = dict.fromkeys(row)
     if scorer is not None:
-        row["coherence"] = mean_log_probability(scorer[0], scorer[1], tokenizer, prefixes, tokens)
+        coherence = mean_log_probability(scorer[0], scorer[1], tokenizer, prefixes, tokens)
+        row["coherence"] = None if math.isnan(coherence) else coherence
     row["length"] = float(np.mean([len(one) for one in tokens]))
     return row
 
@@ -276,7 +294,7 @@ def format_row(row: Mapping[str, Any]) -> dict[str, str]:
         "length": "tokens",
     }
     return {
-        units.get(name, name): f"{value:.{digits[name]}f}" if name in digits else str(value)
+        units.get(name, name): "-" if value is None else f"{value:.{digits[name]}f}" if name in digits else str(value)
         for name, value in row.items()
     }
 
@@ -300,13 +318,14 @@ def trace_contrastive(
         penalty_alpha=options.penalty_alpha, top_k=options.top_k,
     )  # fmt: skip
     ids = torch.tensor([list(prefix)], device=device)
-    model.generate(
-        ids,
-        attention_mask=torch.ones_like(ids),
-        generation_config=settings,
-        custom_generate=contrastive_search,
-        trace=trace,
-    )
+    with _own_settings_only(model):
+        model.generate(
+            ids,
+            attention_mask=torch.ones_like(ids),
+            generation_config=settings,
+            custom_generate=contrastive_search,
+            trace=trace,
+        )
     rows = []
     for step in trace:
         chosen = int(step["selected_idx"][0])

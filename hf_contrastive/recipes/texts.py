@@ -453,7 +453,7 @@ def _card_metrics(
         system = "this model" if row["model"] == trained else row["model"]
         note = f"{options.num_prompts} prompts of {options.prefix_length} tokens, {options.new_tokens} new"
         for name, unit in (("diversity", " %"), ("coherence", "")):
-            if name in row and np.isfinite(row[name]):
+            if row.get(name) is not None:
                 title = f"{name}{unit}, {row['decoding']}"
                 metrics.append(Metric(title, round(row[name], 4), dataset, system=system, note=note))
     return metrics

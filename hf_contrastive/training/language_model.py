@@ -51,7 +51,8 @@ class LanguageModelTrainer(ContrastiveTrainer):
         loader = self.get_eval_dataloader(limit_rows(dataset, args.probe_max_samples, args.seed))
         sums = torch.zeros(4, dtype=torch.float64)
         rows = 0
-        with torch.no_grad(), evaluation_mode(model):
+        # a dataloader draws a seed; the random numbers of training must not depend on when one evaluates
+        with torch.random.fork_rng(devices=[]), torch.no_grad(), evaluation_mode(model):
             for batch in loader:
                 batch = self._prepare_inputs(batch)
                 embeds = model.embed_views(batch["input_ids"], batch.get("attention_mask"))

@@ -14,21 +14,38 @@ import pytest
 import torch
 from PIL import Image
 from safetensors.torch import load_file
-from transformers import AutoImageProcessor, AutoModel
+from transformers import AutoImageProcessor, AutoModel, AutoModelForCausalLM, AutoTokenizer
 
 from hf_contrastive.hub import validate_card
-from hf_contrastive.recipes import images
+from hf_contrastive.recipes import images, texts
 from hf_contrastive.registry import REGISTRY
 
 
 ROOT = Path(__file__).resolve().parents[2]
 SYSTEMS = list(REGISTRY)
+IMAGE_SYSTEMS = [slug for slug, row in REGISTRY.items() if row.domain == "image"]
+TEXT_SYSTEMS = [slug for slug, row in REGISTRY.items() if row.domain == "text"]
+SHARED = {"image": images, "text": texts}
 YAMLS = sorted(path.relative_to(ROOT).as_posix() for path in ROOT.glob("recipes/*/*.yaml"))
 #: short runs: what a full run of the recipe's default does, in seconds
 SHORT = ("--max_steps", "120")
 QUICK = ("--max_steps", "6", "--save_strategy", "steps", "--save_steps", "3", "--save_total_limit", "5")
 #: what a system needs beside these to be quick
-OWN = {"gsimclr": ("--autoencoder_epochs", "1")}
+OWN = {
+    "gsimclr": ("--autoencoder_epochs", "1"),
+    "simctg": (
+        "--num_prompts",
+        "2",
+        "--prefix_length",
+        "8",
+        "--new_tokens",
+        "8",
+        "--per_device_train_batch_size",
+        "4",
+    ),
+}
+#: what makes a run cheaper without changing the training
+PLAIN = {"image": ("--pictures", "false", "--linear_probe", "false"), "text": ("--pictures", "false")}
 
 
 def run(slug: str, *words: str) -> None:
@@ -61,7 +78,7 @@ def test_dry_run_writes_nothing(slug, tmp_path, capsys):
 
 
 @pytest.mark.recipe
-@pytest.mark.parametrize("slug", SYSTEMS)
+@pytest.mark.parametrize("slug", IMAGE_SYSTEMS)
 def test_short_run(slug, tmp_path, capsys):
     out = tmp_path / "out"
     run(slug, default(slug), *SHORT, *OWN.get(slug, ()), "--output_dir", str(out))
@@ -92,7 +109,7 @@ def test_short_run(slug, tmp_path, capsys):
 @pytest.mark.parametrize("slug", SYSTEMS)
 def test_resumed_is_uninterrupted(slug, tmp_path):
     whole, parts = tmp_path / "whole", tmp_path / "parts"
-    words = [default(slug), *QUICK, *OWN.get(slug, ()), "--pictures", "false", "--linear_probe", "false"]
+    words = [default(slug), *QUICK, *OWN.get(slug, ()), *PLAIN[REGISTRY[slug].domain]]
     run(slug, *words, "--output_dir", str(whole))
     # as a run that was killed between its two checkpoints left it
     shutil.copytree(whole, parts)
@@ -103,10 +120,68 @@ def test_resumed_is_uninterrupted(slug, tmp_path):
     expected, found = (load_file(folder / "model.safetensors") for folder in (whole, parts))
     assert expected.keys() == found.keys()
     assert all(torch.equal(expected[name], found[name]) for name in expected)
-    assert (
-        json.loads((parts / "all_results.json").read_text())["rows"]
-        == (json.loads((whole / "all_results.json").read_text())["rows"])
+    measured = [json.loads((folder / "all_results.json").read_text()) for folder in (whole, parts)]
+    tables = {"image": ("rows",), "text": ("models", "decoding")}[REGISTRY[slug].domain]
+    for table in tables:
+        assert measured[0][table] == measured[1][table]
+        assert measured[0][table]
+
+
+@pytest.mark.recipe
+@pytest.mark.parametrize("slug", TEXT_SYSTEMS)
+def test_short_run_on_texts(slug, tmp_path, capsys):
+    out = tmp_path / "out"
+    words = (
+        "--max_steps",
+        "40",
+        "--num_prompts",
+        "4",
+        "--new_tokens",
+        "24",
+        "--warmup_steps",
+        "4",
+        "--scorer",
+        "trained",
     )
+    run(slug, default(slug), *words, "--output_dir", str(out))
+    said = capsys.readouterr().out
+    for part in ("Batch report", "=== MLE ===", "perplexity", "coherence", "to generate", "to compare", "to resume"):
+        assert part in said
+    assert "per anchor" not in said
+    results = json.loads((out / "all_results.json").read_text())
+    by_name = {row["model"]: row for row in results["models"]}
+    title = REGISTRY[slug].title
+    assert by_name[title]["perplexity"] < 0.6 * by_name["before training"]["perplexity"]
+    # what the contrastive loss is for
+    assert by_name[title]["isotropy"] > by_name["MLE"]["isotropy"]
+    decoded = {(row["model"], row["decoding"]): row for row in results["decoding"]}
+    assert len(decoded) == 9
+    assert all(row["coherence"] is None or row["coherence"] < 0 for row in decoded.values())
+    people = decoded["people", "the text itself"]
+    assert people["diversity"] > 50
+    assert people["length"] == 24
+    samples = json.loads((out / "samples.json").read_text())
+    assert len(samples["prompts"]) == len(samples[f"{title}, greedy"]) == 4
+    assert {path.name for path in (out / "plots").glob("*.png")} >= {"contrastive_search.png", "training_curves.png"}
+    card = validate_card(out / "README.md")
+    assert card["library_name"] == "hf_contrastive"
+    assert card["pipeline_tag"] == "text-generation"
+    assert card["model-index"][0]["results"]
+    assert not list(out.glob("*.bin"))
+    model, info = AutoModelForCausalLM.from_pretrained(out, output_loading_info=True)
+    assert not any(info.values())
+    assert type(model) is REGISTRY[slug].model_class()
+    inputs = AutoTokenizer.from_pretrained(out)("The class", return_tensors="pt")
+    assert (
+        model.generate(**inputs, penalty_alpha=0.6, top_k=4, max_new_tokens=4).shape[1] > inputs["input_ids"].shape[1]
+    )
+    # the code of the card runs as it stands
+    code = (out / "README.md").read_text().split("```python\n")[1].split("```")[0]
+    exec(code.replace('"out"', f'"{out}"'), {})
+    # the arms differ in the weight of the contrastive loss only
+    configs = [json.loads((folder / "config.json").read_text()) for folder in (out, out / "mle")]
+    assert [config.pop("contrastive_weight") for config in configs] == [1.0, 0.0]
+    assert configs[0] == configs[1]
 
 
 @pytest.mark.recipe
@@ -186,6 +261,30 @@ def test_a_wrong_value_is_one_line(words, message, tmp_path, capsys):
     assert "Traceback" not in error
 
 
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (("--arms", "mle", "both"), "--arms has both; known are: mle, simctg"),
+        (("--methods", "topk"), "--methods has topk; known are: greedy, beam, nucleus, contrastive"),
+        (("--dataset_path", "/nowhere/at/all.txt"), "does not exist"),
+        (("--margin", "2"), "`margin` is 2.0"),
+        (("--block_size", "300"), "`block_size` is 300, but the model has 256 positions; pass --block_size 256"),
+        (("--new_tokens", "250"), "prompts of up to 32 tokens and 250 new ones make 282, but the model has 256"),
+        (("--backbone", "/no/such/model", "--backbone_options", "{}"), "`backbone` is '/no/such/model'"),
+        (("--scorer", "/no/such/model"), "`scorer` is '/no/such/model', but there is no such checkpoint"),
+        (("--prefix_length", "40000"), "the test texts hold no 40096 tokens in a row"),
+        (("--vocab_size", "20"), "`vocab_size` is 20, but it must be 260 or more"),
+    ],
+)
+def test_a_wrong_value_for_texts_is_one_line(words, message, tmp_path, capsys):
+    with pytest.raises(SystemExit) as stopped:
+        run("simctg", default("simctg"), *words, "--output_dir", str(tmp_path / "out"))
+    error = capsys.readouterr().err
+    assert stopped.value.code == 2
+    assert message in error
+    assert "Traceback" not in error
+
+
 def test_the_command_can_be_repeated(monkeypatch, tmp_path):
     recipe = ROOT / "recipes" / "simclr"
     monkeypatch.setattr(
@@ -208,12 +307,12 @@ def test_settings_are_understood(path, tmp_path, monkeypatch):
     """Every YAML of the repository is parsed, model and views are built as it says."""
     seen = {}
 
-    def load_splits(data, seed):
+    def load_splits(data, *seed):
         seen["data"] = data
         raise Stop
 
-    monkeypatch.setattr(images, "load_splits", load_splits)
     slug = path.split("/")[1]
+    monkeypatch.setattr(SHARED[REGISTRY[slug].domain], "load_splits", load_splits)
     # bf16 asks for hardware that may not be here
     with pytest.raises(Stop):
         run(slug, str(ROOT / path), "--output_dir", str(tmp_path / "out"), "--bf16", "false")

@@ -16,6 +16,7 @@ from sklearn.datasets import load_digits
 from hf_contrastive.evaluation import nearest_neighbours
 from hf_contrastive.reporting import (
     plot_accuracy_bars,
+    plot_contrastive_trace,
     plot_embedding_map,
     plot_neighbours,
     plot_run,
@@ -273,3 +274,23 @@ def test_odd_images():
         to_display(np.zeros((7, 6, 7)))
     with pytest.raises(ValueError, match=r"an image has shape \[3\]"):
         to_display(np.zeros(3))
+
+
+def test_contrastive_search_token_by_token(tmp_path):
+    step = {"most_probable": " dog", "most_probable_confidence": 0.5, "most_probable_penalty": 0.9}
+    tokens = [" cat", "\n", "$x_1$", "\ufffd", "a very long token indeed", " dog"]
+    steps = [
+        {"token": token, "confidence": 0.1 * n, "penalty": 0.9 - 0.1 * n, "rank": n % 2, **step}
+        for n, token in enumerate(tokens)
+    ]
+    picture = plot_contrastive_trace(
+        steps, tmp_path / "trace.png", penalty_alpha=0.6, per_line=4, max_tokens=5, data="a model"
+    )
+    rows = check(picture)
+    assert [row["token"] for row in rows] == tokens  # all of them, though five are drawn
+    assert float(rows[2]["confidence"]) == pytest.approx(0.2)
+    assert "5 tokens; 2 of them are not the most probable" in picture.alt_text
+    with pytest.raises(ValueError, match="`steps` is empty"):
+        plot_contrastive_trace([], tmp_path / "none.png", penalty_alpha=0.6)
+    with pytest.raises(ValueError, match=r"`per_line` \(0\)"):
+        plot_contrastive_trace(steps, tmp_path / "none.png", penalty_alpha=0.6, per_line=0)
