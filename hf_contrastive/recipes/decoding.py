@@ -161,7 +161,7 @@ def continue_prompts(
     elif method != "greedy":
         raise ValueError(f"`method` is {method!r}; known are {', '.join(METHODS)}.")
     found: list[list[int]] = []
-    settings = GenerationConfig(**settings)
+    config = GenerationConfig(**settings)
     device = next(model.parameters()).device
     # what is drawn must not depend on what was drawn before, nor change what comes after
     with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []), _own_settings_only(model):
@@ -171,7 +171,7 @@ def continue_prompts(
             longest = max(map(len, part))
             ids = torch.tensor([[pad] * (longest - len(row)) + row for row in part], device=device)
             mask = torch.tensor([[0] * (longest - len(row)) + [1] * len(row) for row in part], device=device)
-            output = model.generate(ids, attention_mask=mask, generation_config=settings, **call)
+            output = model.generate(ids, attention_mask=mask, generation_config=config, **call)
             for row in output[:, longest:].tolist():
                 cut = next((place for place, token in enumerate(row) if token == end), len(row))
                 found.append(row[:cut])

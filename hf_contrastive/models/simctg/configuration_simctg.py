@@ -19,10 +19,10 @@ class SimCTGConfig(ContrastiveConfig):
 
     Args:
         backbone_config (`dict` or `PreTrainedConfig`, *optional*):
-            Configuration of any causal language model of transformers. GPT-2 small by default (paper, section 4).
+            Configuration of any causal language model of transformers. GPT-2 small by default, as in the official code.
         margin (`float`, defaults to 0.5):
             The margin rho of equation 2: how much less similar than to itself a token's state should be to the others of
-            its text. From -1 to 1; the paper's best is 0.5 (section 6.2).
+            its text. From -1 to 1; 0.5 in the official code.
         contrastive_weight (`float`, defaults to 1.0):
             Factor of the contrastive loss; the paper adds it as it is (equation 3). 0 is ordinary language modelling.
         frozen_modules (`list[str]`, *optional*): as in [`ContrastiveConfig`].
