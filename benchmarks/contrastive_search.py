@@ -4,7 +4,7 @@ Models with random weights. Methods: greedy search; `contrastive_search` of this
 both modes of contrastive search of an older transformers (4.49), which runs in an environment of its own. All methods take
 turns in one run and load the same weights; nothing ends a sequence, so all of them generate the same number of tokens.
 
-    python benchmarks/contrastive_search.py --peer-python OTHER_ENVIRONMENT/bin/python [--rounds 5] [--tokens 24] [--threads 1]
+    python benchmarks/contrastive_search.py --peer-python OTHER_ENVIRONMENT/bin/python [--rounds 5] [--tokens 40]
     python benchmarks/contrastive_search.py --peer-python OTHER_ENVIRONMENT/bin/python --quick --no-write
 
 Make the other environment first: python -m venv OTHER_ENVIRONMENT, and in it pip install transformers==4.49.0 torch.
@@ -461,7 +461,7 @@ def sections(device: str, environments: dict[str, Environment], args: argparse.N
                 )
         warm_up(shape, environments, args)
         for batch in args.batches:
-            for length in args.lengths:
+            for length in args.lengths if batch == 1 else args.several_lengths:
                 result = benchmark(shape, length, batch, environments, args)
                 done[name].append(result)
                 print(
@@ -477,11 +477,15 @@ def parse(argv: list[str] | None = None) -> argparse.Namespace:
     )
     parser.add_argument("--shapes", nargs="+", choices=list(SHAPES), default=list(SHAPES), help="which models")
     parser.add_argument("--lengths", type=int, nargs="+", help="prompt lengths (default: 128, 512, 1024)")
+    parser.add_argument(
+        "--several-lengths", type=int, nargs="+", help="prompt lengths for several prompts (default: as --lengths)"
+    )
     parser.add_argument("--batches", type=int, nargs="+", help="prompts at once (default: 1 and 4)")
     parser.add_argument("--k", type=int, nargs="+", default=[4, 8], help="candidates (default: 4 and 8)")
-    parser.add_argument("--tokens", type=int, default=24, help="timed tokens of a decoding (default: 24)")
+    # at 32 new tokens and more, matrices of GPT-2's kind are written column by column: usual texts are longer
+    parser.add_argument("--tokens", type=int, default=40, help="timed tokens of a decoding (default: 40)")
     parser.add_argument("--rounds", type=int, default=5, help="rounds in turns (default: 5; half for several prompts)")
-    parser.add_argument("--threads", type=int, default=1, help="CPU threads (default: 1)")
+    parser.add_argument("--threads", type=int, default=cores(), help="CPU threads (default: all cores, as torch does)")
     parser.add_argument(
         "--quick", action="store_true", help="2 rounds of 8 tokens, one prompt of 128 and of 1024 tokens"
     )
@@ -491,6 +495,7 @@ def parse(argv: list[str] | None = None) -> argparse.Namespace:
     if args.quick:
         args.rounds, args.tokens = 2, 8
     args.lengths = args.lengths or ([128, 1024] if args.quick else [128, 512, 1024])
+    args.several_lengths = sorted(args.several_lengths or args.lengths)
     args.batches = args.batches or ([1] if args.quick else [1, 4])
     args.lengths, args.k, args.batches = sorted(args.lengths), sorted(args.k), sorted(args.batches)
     longest = args.lengths[-1] + args.tokens + args.k[-1] + 1
@@ -499,6 +504,11 @@ def parse(argv: list[str] | None = None) -> argparse.Namespace:
     if args.rounds < 1 or args.tokens < 2 or args.k[0] < 2 or args.batches[0] < 1:
         parser.error("--rounds and --batches must be at least 1, --tokens and --k at least 2")
     return args
+
+
+def cores() -> int:
+    """Cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def wanted_devices(shapes: Iterable[str]) -> list[str]:

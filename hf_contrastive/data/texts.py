@@ -105,11 +105,11 @@ def load_texts(
     rows = rows.select_columns([column])
     if column != "text":
         rows = rows.rename_column(column, "text")
+    rows = rows.filter(_is_not_empty)
     if hold_out:
         assert test_fraction is not None
         first, last = cut_texts(rows["text"], test_fraction)
-        rows = datasets.Dataset.from_dict({"text": last if split == "test" else first})
-    rows = rows.filter(_is_not_empty)
+        rows = datasets.Dataset.from_dict({"text": last if split == "test" else first}).filter(_is_not_empty)
     if len(rows) == 0:
         raise ValueError(f"split {split!r} of {source.text} has no text; expected at least one")
     if max_samples is not None:

@@ -124,13 +124,14 @@ def continuation_log_probability(logits: torch.Tensor, ids: torch.Tensor, prefix
 @contextmanager
 def _evaluated(model: Any) -> Generator[None, None, None]:
     """Without dropout and gradients; afterwards the model is as it was."""
-    training = model.training
+    training = [module for module in model.modules() if module.training]
     model.eval()
     try:
         with torch.no_grad():
             yield
     finally:
-        model.train(training)
+        for module in training:
+            module.training = True
 
 
 def _read(model: Any, ids: torch.Tensor, number: int, advice: str, **options: Any) -> Any:

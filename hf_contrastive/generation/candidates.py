@@ -39,6 +39,10 @@ _SAME = {torch.float64: 1e-6, torch.float32: 1e-3}
 _SAME_HALF = 5e-2
 
 
+# new tokens to make room for at once; then by doubling
+FIRST_ROOM = 256
+
+
 @dataclass
 class Kept:
     """What a step leaves behind: everything about the chosen candidates.
@@ -131,12 +135,14 @@ def _is_standard(cache: Any) -> bool:
     return type(cache) in kinds
 
 
-def make_roomy(cache: Any, capacity: int) -> bool:
+def make_roomy(cache: Any, capacity: int, room: int = 0) -> bool:
     """Put `RoomyLayer`s in place of the layers of a cache, where all of them are plain and no window closes.
 
     Args:
         cache (`Cache`): after the prefill.
         capacity (`int`): positions that the generation may reach.
+        room (`int`): how many of these are for candidates. Room is made for at most 256 new tokens and them at first, since a
+            limit on the length may never be reached.
 
     Returns:
         `bool`: whether all layers are such ones now. Otherwise those of a static cache without a window are: `generate` makes
@@ -160,7 +166,8 @@ def make_roomy(cache: Any, capacity: int) -> bool:
         alone = type(layer) is cache_utils.StaticLayer and layer.is_initialized
         if type(layer) is not RoomyLayer and (roomy or alone):
             length = int(layer.get_seq_length())
-            layers[number] = RoomyLayer(layer.keys[:, :, :length], layer.values[:, :, :length], capacity)
+            first = min(capacity, length + FIRST_ROOM + room)
+            layers[number] = RoomyLayer(layer.keys[:, :, :length], layer.values[:, :, :length], first)
     return roomy
 
 
@@ -218,7 +225,7 @@ class CandidateForward:
         self.kwargs = {name: value for name, value in model_kwargs.items() if name not in _READ_ONCE}
         self.kwargs["output_hidden_states"] = True
         self.cache = model_kwargs["past_key_values"]
-        self.roomy = make_roomy(self.cache, capacity + k)
+        self.roomy = make_roomy(self.cache, capacity + k, room=k)
         self.swappable = swappable_layers(model)
         # layers that grow with the text; others hold something else, as a picture (Llama 3.2 Vision)
         self.grows: list[bool] | None = None
@@ -357,6 +364,8 @@ class SharedPrefix(CandidateForward):
         if not all(self.grows or ()):
             self.drop_last()
             return "a layer of the cache holds something else than the text"
+        if self.body is not None and not _same_logits(self.model.get_output_embeddings()(expected[:, None]), logits):
+            self.body = None  # the logits are changed after the output matrix
         for layer in layers:
             layer.show(self.length)
         problem = None
@@ -392,6 +401,14 @@ def _row(states: Tensor, selected: Tensor) -> Tensor:
     return states.gather(1, index)
 
 
+def _same_logits(found: Tensor, expected: Tensor) -> bool:
+    """Whether the output matrix alone gives the model's logits, those that matter included."""
+    found, expected = found[:, 0].float(), expected.float()
+    largest = expected.topk(min(8, expected.shape[-1]), dim=-1).indices
+    found, expected = found.gather(1, largest), expected.gather(1, largest)
+    return bool(((found - expected).abs() <= 0.01 * expected.abs() + 1e-3).all())
+
+
 def _alike(found: Tensor, expected: Tensor) -> bool:
     limit = _SAME.get(found.dtype, _SAME_HALF)
     difference = (found.float() - expected.float()).norm(dim=-1)
@@ -402,6 +419,11 @@ def _body_of(model: Any) -> Any:
     """The model without its output matrix, where the two can be called one after the other."""
     body, head = getattr(model, "base_model", None), model.get_output_embeddings()
     if body is None or body is model or head is None:
+        return None
+    config = model.config.get_text_config(decoder=True)
+    # small logits do not show that large ones would be changed
+    changed = ("final_logit_softcapping", "logit_scale", "logits_scaling", "output_multiplier_scale", "logit_softcap")
+    if any(getattr(config, name, None) not in (None, 0, 1) for name in changed):
         return None
     # weights that live elsewhere are fetched by hooks of the whole model
     return None if hasattr(model, "_hf_hook") or getattr(model, "hf_device_map", None) else body

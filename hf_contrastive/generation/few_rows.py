@@ -14,6 +14,7 @@ All of it lasts as long as a `with` block, leaves the weights as they are, and c
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Generator, Sequence
 from contextlib import contextmanager
 from functools import partial
@@ -22,6 +23,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
+from transformers.masking_utils import ALL_MASK_ATTENTION_FUNCTIONS
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 from transformers.pytorch_utils import Conv1D
 
@@ -32,6 +34,8 @@ MOST_ROWS = 8
 _MOST_SWAPPED = 4
 _PARTS = 8
 _PACKED = "sdpa_packed_queries"
+_lock = threading.Lock()
+_inside: dict[int, int] = {}
 
 
 def _is_plain(weight: Any) -> bool:
@@ -86,7 +90,8 @@ def _multiply(inputs: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
     if count <= _MOST_SWAPPED or size % _PARTS:
         outputs = torch.mm(weight, rows.t()).t().contiguous()
     else:
-        parts = weight.view(_PARTS, size // _PARTS, -1).transpose(1, 2)
+        # reshape: another thread may just have written the matrix back
+        parts = weight.reshape(_PARTS, size // _PARTS, -1).transpose(1, 2)
         outputs = torch.bmm(rows.expand(_PARTS, *rows.shape), parts).transpose(0, 1).reshape(count, size)
     if bias is not None:
         outputs += bias
@@ -108,12 +113,15 @@ def column_layout(model: nn.Module) -> Generator[None]:
             if weight.is_contiguous() and alone and not weight.is_shared():
                 moved.append(weight)
     try:
-        for weight in moved:
-            weight.data = weight.data.t().contiguous().t()
+        # what is made in inference mode could never be trained again
+        with torch.inference_mode(False):
+            for weight in moved:
+                weight.data = weight.data.t().contiguous().t()
         yield
     finally:
-        for weight in moved:
-            weight.data = weight.data.contiguous()
+        with torch.inference_mode(False):
+            for weight in moved:
+                weight.data = weight.data.contiguous()
 
 
 def packing_config(model: Any) -> Any | None:
@@ -121,7 +129,8 @@ def packing_config(model: Any) -> Any | None:
     config = model.config.get_text_config(decoder=True)
     heads, groups = getattr(config, "num_attention_heads", None), getattr(config, "num_key_value_heads", None)
     grouped = isinstance(heads, int) and isinstance(groups, int) and groups < heads
-    return config if grouped and getattr(config, "_attn_implementation_internal", None) == "sdpa" else None
+    used = getattr(config, "_attn_implementation_internal", None)
+    return config if grouped and used in ("sdpa", _PACKED) else None
 
 
 @contextmanager
@@ -130,12 +139,18 @@ def packed_queries(config: Any | None) -> Generator[None]:
     if config is None:
         yield
         return
-    before = config._attn_implementation_internal
-    config._attn_implementation_internal = _PACKED
+    # several threads may generate with one model: the last one to leave puts things back
+    with _lock:
+        _inside[id(config)] = _inside.get(id(config), 0) + 1
+        config._attn_implementation_internal = _PACKED
     try:
         yield
     finally:
-        config._attn_implementation_internal = before
+        with _lock:
+            _inside[id(config)] -= 1
+            if not _inside[id(config)]:
+                del _inside[id(config)]
+                config._attn_implementation_internal = "sdpa"
 
 
 def _packed_attention(
@@ -164,3 +179,5 @@ def _packed_attention(
 
 
 ALL_ATTENTION_FUNCTIONS.register(_PACKED, _packed_attention)
+# another thread may make its masks while the name stands in the configuration
+ALL_MASK_ATTENTION_FUNCTIONS.register(_PACKED, ALL_MASK_ATTENTION_FUNCTIONS["sdpa"])

@@ -18,6 +18,7 @@ from transformers.integrations.deepspeed import is_deepspeed_zero3_enabled
 from transformers.integrations.fsdp import is_fsdp_managed_module
 
 from hf_contrastive.generation.candidates import (
+    FIRST_ROOM,
     BatchedRows,
     CandidateForward,
     Kept,
@@ -167,7 +168,7 @@ def _search(
     if details["output_attentions"]:
         kept.attentions, kept.cross_attentions = _attentions(outputs)
     counts = _context_counts(model, states[-1], model_kwargs, penalty_scope)
-    context = ContextStates(states[-1], counts, capacity + 1)
+    context = ContextStates(states[-1], counts, min(capacity, states[-1].shape[1] + FIRST_ROOM) + 1)
     model_kwargs = model._update_model_kwargs_for_generation(
         outputs, model_kwargs, is_encoder_decoder=model.config.is_encoder_decoder
     )
@@ -194,7 +195,7 @@ def _search(
         if way is None:
             way = _choose_way(
                 model, model_kwargs, input_ids, top_tokens, capacity, details, candidate_path,
-                bool(generation_config.low_memory),
+                bool(generation_config.low_memory), bool(synced_gpus),
             )  # fmt: skip
             hidden = way.hidden if isinstance(way, SharedPrefix) and way.hidden is not None else None
             hidden = way.forward(input_ids, top_tokens) if hidden is None else hidden
@@ -322,13 +323,16 @@ def _choose_way(
     details: dict[str, bool],
     path: str,
     low_memory: bool,
+    synced: bool,
 ) -> CandidateForward:
     settings = (model, model_kwargs, tokens.shape[1], capacity, details)
     if low_memory or path == "sequential":
         return OneByOne(*settings)
     if path in ("auto", "shared"):
-        roomy = make_roomy(model_kwargs["past_key_values"], capacity + tokens.shape[1])
+        roomy = make_roomy(model_kwargs["past_key_values"], capacity + tokens.shape[1], room=tokens.shape[1])
         problem = SharedPrefix.obstacle(model, model_kwargs, details, roomy)
+        if synced:  # every process must make the same passes, and the comparison may end early in one
+            problem = "the weights are spread over processes"
         if problem is None:
             shared = SharedPrefix(*settings)
             problem = _verify(shared, model, model_kwargs, input_ids, tokens)

@@ -14,6 +14,7 @@ from typing import Any
 
 import torch
 from huggingface_hub.errors import StrictDataclassError
+from safetensors.torch import load_model
 from transformers.utils import logging as hf_logging
 
 from hf_contrastive.distributed import is_main_process
@@ -80,7 +81,11 @@ def prepare_output(args: Any, run: RunArguments) -> None:
                 file=sys.stderr,
             )
             raise SystemExit(2)
-        if not any((folder / name).exists() for name in RUN_FILES) and not any(folder.glob("checkpoint-*")):
+        # one level down as well: a comparison that was interrupted in its first part has left only that
+        places = [folder, *(path for path in folder.iterdir() if path.is_dir())]
+        if not any(
+            (place / name).exists() or any(place.glob("checkpoint-*")) for place in places for name in RUN_FILES
+        ):
             print(f"error: {folder} is no folder of a run, so it is not deleted; choose another.", file=sys.stderr)
             raise SystemExit(2)
         import shutil
@@ -155,8 +160,8 @@ def train_or_load(trainer: Any, args: Any, processor: Any, *, final: bool) -> No
     resume = resume_from(args)
     if resume and not final and (folder / "model.safetensors").is_file():
         say(f"{folder} is finished; its weights are used.")
-        model = unwrap_model(trainer.model)
-        model.load_state_dict(type(model).from_pretrained(folder).state_dict())
+        # straight into the model at hand: with adapters in it, a new one would have other names
+        load_model(unwrap_model(trainer.model), str(folder / "model.safetensors"))
         return
     if resume is True and not any(folder.glob("checkpoint-*")):
         resume = None

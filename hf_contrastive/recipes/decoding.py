@@ -108,11 +108,12 @@ def check_length(model: Any, prompts: Prompts, options: DecodingArguments) -> No
         ValueError: says what to lower.
     """
     longest = getattr(model.config.get_text_config(decoder=True), "max_position_embeddings", None)
-    needed = max(map(len, prompts.prefixes)) + options.new_tokens
-    if longest is not None and needed > longest:
+    prefix = max(map(len, prompts.prefixes))
+    # one more for the beginning of text, which a scorer puts before the prompt
+    if longest is not None and prefix + options.new_tokens + 1 > longest:
         raise ValueError(
-            f"prompts of up to {needed - options.new_tokens} tokens and {options.new_tokens} new ones make {needed}, but the "
-            f"model has {longest} positions; lower --new_tokens or --prefix_length."
+            f"a prompt of {prefix} tokens, {options.new_tokens} new ones and the beginning of text make "
+            f"{prefix + options.new_tokens + 1}, but the model has {longest} positions; lower --new_tokens or --prefix_length."
         )
 
 
@@ -199,17 +200,29 @@ def mean_log_probability(
     device, scores = next(scorer.parameters()).device, []
     for prefix, continuation in zip(prefixes, continuations, strict=True):
         if scorer_tokenizer is not tokenizer:
-            prefix, continuation = (
-                scorer_tokenizer(tokenizer.decode(ids), add_special_tokens=False)["input_ids"]
-                for ids in (prefix, continuation)
-            )
-        if not continuation:
+            prefix, continuation = _in_other_tokens(prefix, continuation, tokenizer, scorer_tokenizer)
+        if not continuation or not (prefix or scorer_tokenizer.bos_token_id is not None):
             continue
         start = scorer_tokenizer.bos_token_id
-        before = prefix if start is None or prefix[:1] == [start] else [start, *prefix]
-        ids = torch.tensor(before + continuation, device=device)
+        before = list(prefix) if start is None or list(prefix[:1]) == [start] else [start, *prefix]
+        ids = torch.tensor([*before, *continuation], device=device)
         scores.append(continuation_log_probability(scorer(input_ids=ids[None]).logits[0], ids, len(before)))
     return float(np.mean(scores)) if scores else math.nan
+
+
+def _in_other_tokens(
+    prefix: Sequence[int], continuation: Sequence[int], tokenizer: Any, other: Any
+) -> tuple[list[int], list[int]]:
+    """The same text in the tokens of another tokenizer; cut where the tokens of the prefix end."""
+    before, whole = (
+        other(tokenizer.decode(ids, skip_special_tokens=True), add_special_tokens=False)["input_ids"]
+        for ids in (list(prefix), [*prefix, *continuation])
+    )
+    # a token may reach over the border; then it belongs to the continuation
+    same = next(
+        (n for n, (a, b) in enumerate(zip(before, whole, strict=False)) if a != b), min(len(before), len(whole))
+    )
+    return whole[:same], whole[same:]
 
 
 def measure_decoding(

@@ -20,7 +20,7 @@ from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 
 from hf_contrastive.data import TextCollator, list_text_splits, load_texts, token_blocks, train_tokenizer
 from hf_contrastive.distributed import is_main_process
-from hf_contrastive.hub import Metric, write_model_card
+from hf_contrastive.hub import Metric, export_backbone, write_model_card
 from hf_contrastive.modules.lora import add_lora
 from hf_contrastive.recipes.common import command_line, loss_text, machine, model_types, option
 from hf_contrastive.recipes.decoding import DecodingArguments, format_row, show_decoding
@@ -281,6 +281,27 @@ def dry_run(model: Any, pipeline: TextPipeline) -> None:
     say(f"{with_gradient} parameter tensors got a gradient; nothing was written.")
 
 
+def save(trainer: Any, tokenizer: Any) -> Path:
+    """Write model and tokenizer to the run's folder (main process only).
+
+    An adapter alone writes no text, so the language model with it merged in, as plain transformers knows it, goes to
+    `merged/` beside it.
+
+    Returns:
+        `Path`: the folder to generate with.
+    """
+    folder = Path(trainer.args.output_dir)
+    peft_model = trainer.accelerator.unwrap_model(trainer.model)
+    is_adapter = hasattr(peft_model, "peft_config")
+    usable = folder / "merged" if is_adapter else folder
+    if is_main_process():
+        (peft_model if is_adapter else unwrap_model(trainer.model)).save_pretrained(folder)
+        tokenizer.save_pretrained(folder)
+        if is_adapter:
+            export_backbone(peft_model, usable, processor=tokenizer)
+    return usable
+
+
 def finish(
     trainer: Any,
     spec: SystemSpec,
@@ -332,10 +353,8 @@ def finish(
             say(
                 "coherence: mean log-probability of a token under the scorer; near 0 is likely, and repetition is, too."
             )
-    peft_model = trainer.accelerator.unwrap_model(trainer.model)
-    is_adapter, model = hasattr(peft_model, "peft_config"), unwrap_model(trainer.model)
-    (peft_model if is_adapter else model).save_pretrained(folder)
-    pipeline.tokenizer.save_pretrained(folder)
+    usable = save(trainer, pipeline.tokenizer)
+    is_adapter, model = usable != folder, unwrap_model(trainer.model)
     training = {
         "data": about,
         "settings": _card_settings(trainer, data),
@@ -351,7 +370,8 @@ def finish(
         "metrics": _card_metrics(models, decoding, trained, about["name"], options),
         "training": training,
         "base_model": base_model,
-        "licence": "apache-2.0",
+        # what started from somebody's weights keeps their licence, which is not known here
+        "licence": "unknown" if base_model else "apache-2.0",
         "is_adapter": is_adapter,
     }
     trainer.card_fields = card
@@ -394,9 +414,9 @@ def finish(
             baseline={f"test {name}": float(before[name]) for name in numbers if name in before},
             command=command_line(),
             commands={
-                "generate": f"hf-contrastive generate {folder} --prompt 'The ' --penalty-alpha {options.penalty_alpha:g} "
+                "generate": f"hf-contrastive generate {usable} --prompt 'The ' --penalty-alpha {options.penalty_alpha:g} "
                 f"--top-k {options.top_k}",
-                "compare": f"python recipes/{spec.slug}/compare_decoding.py --models {folder} --prompts 'The '",
+                "compare": f"python recipes/{spec.slug}/compare_decoding.py --models {usable} --prompts 'The '",
             },
         )
     )

@@ -74,7 +74,7 @@ def plot_contrastive_trace(
     with styled():
         figure = new_figure(max(5.0, 0.52 * width + 1.2), 2.15 * len(lines) + 0.9)
         title = compose_title(f"Contrastive search, token by token (penalty weight {penalty_alpha:g})", data)
-        figure.suptitle(title)
+        figure.suptitle(title.replace("$", r"\$"))  # which would begin a formula
         plots = figure.subplots(len(lines), 1, squeeze=False)[:, 0]
         for plot, line in zip(plots, lines, strict=True):
             _draw_line(plot, line, width)

@@ -58,7 +58,8 @@ def main() -> None:
     rows: list[dict[str, Any]] = []
     about: list[dict[str, Any]] = []
     written: dict[str, dict[str, list[str]]] = {}
-    asked: list[str] = []
+    asked: dict[str, list[str]] = {}
+    traced: list[tuple[str, Any, Any, Any]] = []
     for place in comparison.models:
         with common.plain_errors():
             model, tokenizer = texts.load_language_model(place, "models")
@@ -74,17 +75,17 @@ def main() -> None:
         rows += decoding.measure_decoding(
             name, model, tokenizer, prompts, options, scorer=scorer, seed=comparison.seed, keep=kept
         )
-        asked = tokenizer.batch_decode(prompts.prefixes, skip_special_tokens=True)
+        asked[name] = tokenizer.batch_decode(prompts.prefixes, skip_special_tokens=True)
         written[name] = kept
         if prompts.continuations:
             people = tokenizer.batch_decode(prompts.continuations, skip_special_tokens=True)
-            whole = [prompt + text for prompt, text in zip(asked, people, strict=True)]
+            whole = [prompt + text for prompt, text in zip(asked[name], people, strict=True)]
             about.append({"model": name, "isotropy": isotropy_of_texts(whole, model, tokenizer)["isotropy"]})
             if place == comparison.models[-1]:
                 rows.append(decoding.measure_reference(prompts, tokenizer, scorer))
-        draw(folder, name, model, tokenizer, prompts, options, asked[0])
+        traced.append((name, model, tokenizer, prompts))
 
-    count = len(asked)
+    count = max(map(len, asked.values()))
     decoding.show_decoding(rows, f"{count} prompts, up to {options.new_tokens} new tokens")
     if about:
         say()
@@ -92,9 +93,9 @@ def main() -> None:
             [{"model": row["model"], "isotropy": f"{row['isotropy']:.3f}"} for row in about],
             title="isotropy (near 0: all states look alike, and alpha 0.6 is too much)",
         )
-    for number in range(min(comparison.show, count)):
-        say(f"\nprompt: {asked[number]}")
-        for name, kept in written.items():
+    for name, kept in written.items():
+        for number, prompt in enumerate(asked[name][: comparison.show]):
+            say(f"\nprompt: {prompt}")
             for way, found in kept.items():
                 say(f"\n--- {name}, {way}\n{found[number]}")
     folder.mkdir(parents=True, exist_ok=True)
@@ -109,6 +110,8 @@ def main() -> None:
     path = folder / "comparison.json"
     path.write_text(json.dumps(result, indent=2, ensure_ascii=False, default=float) + "\n", encoding="utf-8")
     say(f"\ntable and all texts: {path}")
+    for name, model, tokenizer, prompts in traced:
+        draw(folder, name, model, tokenizer, prompts, options, asked[name][0])
 
 
 def own_prompts(comparison: CompareArguments) -> list[str] | None:

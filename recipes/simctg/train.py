@@ -68,6 +68,7 @@ def main() -> None:
         prompts = None
         if test is not None and options.methods:
             prompts = decoding.make_prompts(test, tokenizer, options)
+            options.num_prompts = len(prompts.prefixes)  # there may be fewer than were asked for
 
     # one run an arm, alike in everything but the weight of the contrastive loss
     arms = [*(["scorer"] if measure.scorer == "trained" and prompts else []), *comparison.arms]
@@ -75,6 +76,7 @@ def main() -> None:
     if prompts and measure.scorer not in (None, "trained"):
         with common.plain_errors():
             scorer = texts.load_scorer(measure.scorer)
+            decoding.check_length(scorer[0], prompts, options)
     models, decoded, samples, trace = [], [], {}, None
     trainer, title = None, ""
     for arm in arms:
@@ -110,6 +112,10 @@ def main() -> None:
             models.append({"model": "before training", **evaluate(trainer, pipeline.test)})
         texts.report(trainer, data, pipeline)
         common.train_or_load(trainer, arm_args, tokenizer, final=final)
+
+        # saved before it is measured: hours of training must not depend on a table
+        if final:
+            texts.save(trainer, tokenizer)
 
         # how it predicts, and how it writes
         if pipeline.test is None:

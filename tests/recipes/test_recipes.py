@@ -131,18 +131,8 @@ def test_resumed_is_uninterrupted(slug, tmp_path):
 @pytest.mark.parametrize("slug", TEXT_SYSTEMS)
 def test_short_run_on_texts(slug, tmp_path, capsys):
     out = tmp_path / "out"
-    words = (
-        "--max_steps",
-        "40",
-        "--num_prompts",
-        "4",
-        "--new_tokens",
-        "24",
-        "--warmup_steps",
-        "4",
-        "--scorer",
-        "trained",
-    )
+    words = ("--max_steps", "30", "--per_device_train_batch_size", "8", "--block_size", "96", "--vocab_size", "600")
+    words += ("--num_prompts", "4", "--new_tokens", "24", "--warmup_steps", "4", "--scorer", "trained")
     run(slug, default(slug), *words, "--output_dir", str(out))
     said = capsys.readouterr().out
     for part in ("Batch report", "=== MLE ===", "perplexity", "coherence", "to generate", "to compare", "to resume"):
@@ -259,6 +249,21 @@ def test_a_wrong_value_is_one_line(words, message, tmp_path, capsys):
     assert stopped.value.code == 2
     assert message in error
     assert "Traceback" not in error
+
+
+@pytest.mark.recipe
+def test_adapters_of_a_language_model_end_in_one_that_can_be_used(tmp_path, capsys):
+    out = tmp_path / "out"
+    words = (*OWN["simctg"], "--max_steps", "3", "--warmup_steps", "1", "--arms", "simctg", "--methods", "greedy")
+    run("simctg", default("simctg"), *words, "--lora_rank", "2", "--pictures", "false", "--output_dir", str(out))
+    assert (out / "adapter_model.safetensors").is_file()
+    assert not (out / "model.safetensors").exists()
+    assert f"hf-contrastive generate {out / 'merged'}" in " ".join(capsys.readouterr().out.split())
+    model, info = AutoModelForCausalLM.from_pretrained(out / "merged", output_loading_info=True)
+    assert type(model).__name__ == "GPT2LMHeadModel"
+    assert not any(info.values())
+    tokens = AutoTokenizer.from_pretrained(out / "merged")("The class", return_tensors="pt")
+    assert model.generate(**tokens, max_new_tokens=2).shape[0] == 1
 
 
 @pytest.mark.parametrize(

@@ -67,8 +67,10 @@ class SimCTGConfig(ContrastiveConfig):
         """Refuse models that predict no next token."""
         kind = getattr(self.backbone_config, "model_type", None)
         encoder_decoder = getattr(self.backbone_config, "is_encoder_decoder", False)
+        # BERT and its like see what comes after a token, unless they are told that they are decoders
+        causal = getattr(self.backbone_config, "is_decoder", True) is not False
         require(
-            kind is None or (kind in MODEL_FOR_CAUSAL_LM_MAPPING_NAMES and not encoder_decoder),
+            kind is None or (kind in MODEL_FOR_CAUSAL_LM_MAPPING_NAMES and causal and not encoder_decoder),
             "backbone_config.model_type",
             kind,
             "that of a causal language model, for example 'gpt2', 'llama' or 'opt'",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import os
 from dataclasses import dataclass
 from typing import Any, cast
@@ -82,8 +83,21 @@ class SimCTGForCausalLM(ContrastiveGenerationMixin, ContrastivePreTrainedModel):
     def __init__(self, config: SimCTGConfig) -> None:
         super().__init__(config)
         self.backbone: Any = AutoModelForCausalLM.from_config(cast(PreTrainedConfig, config.backbone_config))
-        self.generation_config = self.backbone.generation_config
         self.post_init()
+
+    @property
+    def generation_config(self) -> Any:
+        """That of the language model: there is one, whoever is asked."""
+        backbone = self._modules.get("backbone")
+        return vars(self).get("_generation_config") if backbone is None else backbone.generation_config
+
+    @generation_config.setter
+    def generation_config(self, value: Any) -> None:
+        backbone: Any = self._modules.get("backbone")
+        if backbone is None:  # transformers sets one before the parts are built
+            vars(self)["_generation_config"] = value
+        else:
+            backbone.generation_config = value
 
     @classmethod
     def from_backbone(cls, backbone: str | os.PathLike | nn.Module, **config_fields: Any) -> Any:
@@ -117,7 +131,9 @@ class SimCTGForCausalLM(ContrastiveGenerationMixin, ContrastivePreTrainedModel):
                 backbone, use_safetensors=True, dtype=torch.float32, output_loading_info=True
             )
             missing = sorted(info["missing_keys"])  # transformers would only warn, and draw them
-        model = cls(cls.config_class(backbone_config=trained.config, **config_fields))
+        # copies: the given model stays as it is, whatever happens to this one
+        model = cls(cls.config_class(backbone_config=copy.deepcopy(trained.config), **config_fields))
+        model = model if trained.dtype == torch.float64 else model.float()
         missing = missing or list(model.backbone.load_state_dict(trained.state_dict(), strict=False).missing_keys)
         if missing:
             raise ValueError(
@@ -125,7 +141,7 @@ class SimCTGForCausalLM(ContrastiveGenerationMixin, ContrastivePreTrainedModel):
                 f"for example {missing[0]!r}; give a checkpoint of the same architecture."
             )
         if getattr(trained, "generation_config", None) is not None:
-            model.generation_config = model.backbone.generation_config = trained.generation_config
+            model.generation_config = copy.deepcopy(trained.generation_config)
         return model.train()
 
     def get_input_embeddings(self) -> nn.Module:
@@ -163,7 +179,6 @@ class SimCTGForCausalLM(ContrastiveGenerationMixin, ContrastivePreTrainedModel):
         Raises:
             ValueError: what [`contrastive_search`] refuses.
         """
-        self.backbone.generation_config = self.generation_config
         kwargs = wire_contrastive_search(generation_config or self.generation_config, kwargs)
         return self.backbone.generate(inputs, generation_config, **kwargs)
 
