@@ -70,6 +70,8 @@ def seeds_section(args: argparse.Namespace, recipe_words: list[str], results: li
     dates = list(dict.fromkeys((days[0], days[-1])))
     seconds = statistics.mean(result["seconds"] for result in results)
     head = f"mean ± standard deviation over the seeds {', '.join(map(str, args.seeds))}."
+    if len(args.seeds) == 1:
+        head = f"one seed ({args.seeds[0]}), so nothing is known of the spread."
     lines = [
         f"### {args.name}",
         "",
@@ -82,9 +84,9 @@ def seeds_section(args: argparse.Namespace, recipe_words: list[str], results: li
 
 
 def spread(values: list[float], digits: int = 2) -> str:
-    """Mean and standard deviation over the seeds."""
-    deviation = statistics.stdev(values) if len(values) > 1 else 0.0
-    return f"{statistics.mean(values):.{digits}f} ± {deviation:.{digits}f}"
+    """Mean and, of several, standard deviation over the seeds."""
+    mean = f"{statistics.mean(values):.{digits}f}"
+    return f"{mean} ± {statistics.stdev(values):.{digits}f}" if len(values) > 1 else mean
 
 
 def text_tables(results: list[dict]) -> list[str]:

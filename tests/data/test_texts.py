@@ -68,6 +68,13 @@ def test_tables(kind, tmp_path):
     assert load_texts(place, cache_dir=str(tmp_path / "cache"), max_samples=1)["text"][:] == ["alpha"]
 
 
+def test_holding_out_of_rows_without_a_text(tmp_path):
+    (tmp_path / "a.jsonl").write_text('{"text": "one"}\n{"text": null}\n{"text": "two\\nthree\\n"}\n')
+    options = {"cache_dir": str(tmp_path / "cache"), "test_fraction": 0.4}
+    parts = [load_texts(tmp_path / "a.jsonl", split=split, **options)["text"][:] for split in ("train", "test")]
+    assert parts == [["one", "two\n"], ["three\n"]]
+
+
 def test_mistakes_are_named(tmp_path):
     with pytest.raises(FileNotFoundError, match=r"nothing.txt does not exist; pass 'topics'"):
         load_texts(tmp_path / "nothing.txt")

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
+
 import pytest
 import torch
-from helpers.text_models import tiny_model
+from helpers.text_models import padded, prompts, tiny_model
 from torch import nn
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 from transformers.pytorch_utils import Conv1D
 
 from hf_contrastive import contrastive_search
+from hf_contrastive.generation import search
 from hf_contrastive.generation.few_rows import column_layout, few_rows, swappable_layers
 
 
@@ -149,3 +152,54 @@ def test_packed_attention_is_attention(kv_heads):
     assert torch.equal(found, expected)
     with pytest.raises(ValueError, match="softcap"):
         ALL_ATTENTION_FUNCTIONS["sdpa_packed_queries"](module, query, key, value, mask, softcap=3.0)
+
+
+def test_threads_may_share_a_model():
+    model = tiny_model("llama")
+    assert model.config._attn_implementation == "sdpa"
+    rows = [prompts(3, 7, seed=seed) for seed in range(6)]
+    options = {"custom_generate": contrastive_search, "penalty_alpha": 0.6, "top_k": 4, "max_new_tokens": 12}
+    options |= {"min_new_tokens": 12}
+    expected = [model.generate(**padded(model, row), **options) for row in rows]
+    with ThreadPoolExecutor(3) as pool:
+        found = list(pool.map(lambda row: model.generate(**padded(model, row), **options), rows))
+    assert all(torch.equal(one, other) for one, other in zip(found, expected, strict=True))
+    assert model.config._attn_implementation == "sdpa"
+
+
+@needs_mkl
+def test_a_model_can_be_trained_after_inference_mode():
+    model = tiny_model("gpt2")
+    ids = torch.tensor([[5, 6, 7]])
+    with torch.inference_mode():
+        model.generate(
+            ids, attention_mask=torch.ones_like(ids), custom_generate=contrastive_search, penalty_alpha=0.6, top_k=4,
+            max_new_tokens=40,
+        )  # fmt: skip
+    model.train()
+    model(ids, labels=ids).loss.backward()
+    assert model.transformer.h[0].mlp.c_fc.weight.grad is not None
+
+
+def test_room_is_not_made_for_a_limit_that_is_not_reached():
+    model = tiny_model("llama")
+    ids = torch.tensor([[5, 6, 7]])
+    output = model.generate(
+        ids, attention_mask=torch.ones_like(ids), custom_generate=contrastive_search, penalty_alpha=0.6, top_k=4,
+        max_new_tokens=5000, max_time=0.0, return_dict_in_generate=True,
+    )  # fmt: skip
+    assert output.sequences.shape[1] < 10
+    layer = output.past_key_values.layers[0]
+    assert layer.keys.untyped_storage().nbytes() < 300 * layer.keys[:, :, :1].numel() * layer.keys.element_size()
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_logits_that_the_model_changes_are_its_own(dtype):
+    """gemma2 caps its logits, which hardly shows where they are small."""
+    model = tiny_model("gemma2").to(dtype)
+    ids = torch.tensor([[5, 6, 7]])
+    model.generate(
+        ids, attention_mask=torch.ones_like(ids), custom_generate=contrastive_search, penalty_alpha=0.6, top_k=4,
+        max_new_tokens=4, candidate_path="shared",
+    )  # fmt: skip
+    assert [with_body for _, with_body, _ in search._verified[model].values()] == [False]

@@ -155,7 +155,7 @@ def test_command_with_own_prompts(checkpoint, tmp_path, capsys):
         assert part in said
     result = json.loads((tmp_path / "out" / "comparison.json").read_text())
     assert len(result["rows"]) == 4
-    assert result["prompts"] == ["abc", "hello", "world"]
+    assert result["prompts"] == {"tiny": ["abc", "hello", "world"]}
     assert str(tmp_path) not in json.dumps(result)
     assert (tmp_path / "out" / "plots" / "tiny.png").is_file()
 
@@ -180,7 +180,7 @@ def test_command_with_a_text(checkpoint, tmp_path, capsys):
             ("--prompts", "abc", "--models", "/no/such/model"),
             "`models` is '/no/such/model', but there is no such checkpoint",
         ),
-        (("--prompts", "abc", "--new_tokens", "200"), "make 203, but the model has 128 positions; lower --new_tokens"),
+        (("--prompts", "abc", "--new_tokens", "200"), "make 204, but the model has 128 positions; lower --new_tokens"),
         (("--dataset_path", "/no/such/text.txt"), "does not exist"),
         (("--prompts", "abc", "--methods", "best"), "--methods has best; known are"),
         (("--prompts_file", "/no/such/file.txt"), "No such file"),

@@ -217,7 +217,7 @@ def test_a_folder_that_is_no_run_is_never_deleted(tmp_path, capsys):
     assert (tmp_path / "thesis.tex").read_text() == "years of work"
 
 
-@pytest.mark.parametrize("left", ["all_results.json", "metrics.jsonl", "checkpoint-3"])
+@pytest.mark.parametrize("left", ["all_results.json", "metrics.jsonl", "checkpoint-3", "mle/checkpoint-3"])
 def test_a_run_is_deleted_on_demand(left, tmp_path):
     out = tmp_path / "out"
     (out / left).mkdir(parents=True)
@@ -274,7 +274,10 @@ def test_adapters_of_a_language_model_end_in_one_that_can_be_used(tmp_path, caps
         (("--dataset_path", "/nowhere/at/all.txt"), "does not exist"),
         (("--margin", "2"), "`margin` is 2.0"),
         (("--block_size", "300"), "`block_size` is 300, but the model has 256 positions; pass --block_size 256"),
-        (("--new_tokens", "250"), "prompts of up to 32 tokens and 250 new ones make 282, but the model has 256"),
+        (
+            ("--new_tokens", "250"),
+            "a prompt of 32 tokens, 250 new ones and the beginning of text make 283, but the model has 256",
+        ),
         (("--backbone", "/no/such/model", "--backbone_options", "{}"), "`backbone` is '/no/such/model'"),
         (("--scorer", "/no/such/model"), "`scorer` is '/no/such/model', but there is no such checkpoint"),
         (("--prefix_length", "40000"), "the test texts hold no 40096 tokens in a row"),

@@ -284,7 +284,7 @@ def test_contrastive_search_token_by_token(tmp_path):
         for n, token in enumerate(tokens)
     ]
     picture = plot_contrastive_trace(
-        steps, tmp_path / "trace.png", penalty_alpha=0.6, per_line=4, max_tokens=5, data="a model"
+        steps, tmp_path / "trace.png", penalty_alpha=0.6, per_line=4, max_tokens=5, data="a model, after $x_{ and $"
     )
     rows = check(picture)
     assert [row["token"] for row in rows] == tokens  # all of them, though five are drawn

@@ -7,6 +7,7 @@ import json
 import pytest
 import torch
 from helpers.text_models import letter_tokenizer, tiny_model
+from huggingface_hub.errors import StrictDataclassError
 from torch.nn import functional as F
 from transformers import AutoModelForCausalLM, GenerationConfig, GPT2Config, GPT2LMHeadModel, TextStreamer, pipeline
 
@@ -175,6 +176,35 @@ def test_from_backbone_keeps_weights_and_settings(tmp_path):
         ValueError, match=r"has no weights for \d+ tensors of GPT2LMHeadModel, for example 'transformer.h.2"
     ):
         SimCTGForCausalLM.from_backbone(tmp_path)
+
+
+def test_the_given_model_stays_as_it_is(tmp_path):
+    backbone = tiny_model("gpt2").to(torch.bfloat16)
+    backbone.config._name_or_path = str(tmp_path)
+    model = SimCTGForCausalLM.from_backbone(backbone)
+    # as from a folder: training in bfloat16 alone is asked for, not inherited
+    assert {parameter.dtype for parameter in model.parameters()} == {torch.float32}
+    model.save_pretrained(tmp_path / "saved")
+    model.generation_config.max_new_tokens = 3
+    assert backbone.config._name_or_path == str(tmp_path)
+    assert backbone.generation_config.max_new_tokens != 3
+    assert backbone.dtype == torch.bfloat16
+
+
+def test_there_is_one_generation_config(tmp_path):
+    model = wrapped()
+    model.generation_config.max_new_tokens = 7
+    model.save_pretrained(tmp_path)
+    loaded = SimCTGForCausalLM.from_pretrained(tmp_path)
+    assert loaded.backbone.generation_config is loaded.generation_config
+    export_backbone(loaded, tmp_path / "plain")
+    assert json.loads((tmp_path / "plain" / "generation_config.json").read_text())["max_new_tokens"] == 7
+
+
+def test_models_that_see_the_future_are_refused():
+    with pytest.raises(StrictDataclassError, match=r"`backbone_config\.model_type` is 'bert'"):
+        SimCTGConfig(backbone_config={"model_type": "bert"})
+    assert SimCTGConfig(backbone_config={"model_type": "bert", "is_decoder": True}).backbone_config.is_decoder
 
 
 @pytest.mark.parametrize(
