@@ -349,7 +349,7 @@ def mauve(references: Sequence[str], predictions: Sequence[str], tokenizer: Any 
                 )
             options[name] = features[kept]
     try:
-        from mauve import compute_mauve  # ty: ignore[import-not-found]
+        from mauve import compute_mauve
     except ImportError as error:
         raise ImportError("MAUVE needs the package mauve-text; type: pip install 'hf-contrastive[text]'") from error
     texts = {"p_text": [pairs[number][0] for number in kept], "q_text": [pairs[number][1] for number in kept]}

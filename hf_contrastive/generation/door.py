@@ -85,9 +85,7 @@ def generate_contrastive(
     else:
         arguments["inputs"] = inputs
     if stop_strings is not None:
-        stop_strings = [stop_strings] if isinstance(stop_strings, str) else list(stop_strings)
-        given = arguments.pop("stopping_criteria", None) or []
-        arguments["stopping_criteria"] = StoppingCriteriaList([*given, StopStringCriteria(tokenizer, stop_strings)])
+        _add_stop_strings(arguments, tokenizer, stop_strings)
     output = model.generate(
         custom_generate=contrastive_search,
         penalty_alpha=penalty_alpha,
@@ -150,9 +148,15 @@ def wire_contrastive_search(config: Any, arguments: dict[str, Any]) -> dict[str,
         tokenizer = wired.pop("tokenizer", None)
         if tokenizer is None:
             raise ValueError("`stop_strings` need a tokenizer; pass tokenizer=... to generate.")
-        given = wired.pop("stopping_criteria", None) or []
-        wired["stopping_criteria"] = StoppingCriteriaList([*given, StopStringCriteria(tokenizer, strings)])
+        _add_stop_strings(wired, tokenizer, strings)
     return wired
+
+
+def _add_stop_strings(arguments: dict[str, Any], tokenizer: Any, strings: str | Sequence[str]) -> None:
+    """`generate` drops the tokenizer for a decoding loop of one's own, so the criterion is made here."""
+    strings = strings if isinstance(strings, str) else list(strings)
+    given = arguments.get("stopping_criteria") or []
+    arguments["stopping_criteria"] = StoppingCriteriaList([*given, StopStringCriteria(tokenizer, strings)])
 
 
 class ContrastiveGenerationMixin(GenerationMixin):

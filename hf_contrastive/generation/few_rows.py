@@ -2,7 +2,7 @@
 
 Three things cost far more for 2 to 8 rows than for one, although the weights that are read are the same:
 
-- `linear(x, W)` in float32: MKL takes up to 2.6 times as long. Written with the roles swapped, `(W x^T)^T`, up to 4 rows take
+- `linear(x, W)` in float32: MKL takes a multiple of the time. Written with the roles swapped, `(W x^T)^T`, up to 4 rows take
   about as long as one with two threads; more rows are shared out among the threads by columns (`few_rows`).
 - GPT-2's `Conv1D` keeps its matrix the other way round, for which no such product is quick. While a text is generated the
   matrices are written column by column (`column_layout`): the same values, the same memory.

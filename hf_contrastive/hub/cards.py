@@ -178,11 +178,17 @@ def _is_ours(model_type: str) -> bool:
 
 
 def _usage(
-    spec: SystemSpec | None, config: dict[str, Any], place: str, folder: Path, image_size: int | None, is_adapter: bool
+    spec: SystemSpec | None,
+    config: dict[str, Any],
+    place: str,
+    folder: Path,
+    image_size: int | None,
+    is_adapter: bool,
+    base_model: str | None,
 ) -> str:
     """The shortest code that gives embeddings, or text; it is run as it stands in the tests."""
     if spec is not None and spec.main.causal_lm:
-        return _text_usage(place, folder, is_adapter)
+        return _text_usage(spec, place, folder, is_adapter, base_model)
     channels, size = _image_shape(config, image_size)
     has_processor = (folder / "preprocessor_config.json").is_file()
     ours = spec is not None or _is_ours(str(config.get("model_type") or ""))
@@ -212,40 +218,52 @@ def _usage(
     return "```python\n" + "\n".join(lines) + "\n```"
 
 
-def _text_usage(place: str, folder: Path, is_adapter: bool) -> str:
-    lines = ["import hf_contrastive  # makes the Auto classes know this model type"]
-    if not (folder / "tokenizer_config.json").is_file():
-        lines += [
-            "import torch",
-            "from transformers import AutoModelForCausalLM",
-            "",
-            f'model = AutoModelForCausalLM.from_pretrained("{place}")'
-            + ("  # base and adapter" if is_adapter else ""),
-            'inputs = {"input_ids": torch.tensor([[3, 4, 5]])}  # of your tokenizer; none is saved here',
+def _text_usage(spec: SystemSpec, place: str, folder: Path, is_adapter: bool, base_model: str | None) -> str:
+    name = spec.model_class().__name__
+    has_tokenizer = (folder / "tokenizer_config.json").is_file()
+    if is_adapter and base_model:
+        # the adapter's layers are those of the system's class, which plain PEFT loading would not build
+        lines = [f"from hf_contrastive import {name}", "from peft import PeftModel"]
+        load = [
+            f'base = {name}.from_backbone("{base_model}")',
+            f'model = PeftModel.from_pretrained(base, "{place}").merge_and_unload().eval()',
         ]
     else:
+        # of a new model, the adapter alone is of no use: the recipe writes the merged one beside it
+        merged = "/merged" if is_adapter else ""
+        lines = ["import hf_contrastive  # makes the Auto classes know this model type"]
+        lines += ["from transformers import AutoModelForCausalLM"]
+        load = [f'model = AutoModelForCausalLM.from_pretrained("{place}{merged}")']
+    lines += ["from transformers import AutoTokenizer"] if has_tokenizer else ["import torch"]
+    lines += ["", *load]
+    if has_tokenizer:
         lines += [
-            "from transformers import AutoModelForCausalLM, AutoTokenizer",
-            "",
-            f'model = AutoModelForCausalLM.from_pretrained("{place}")'
-            + ("  # base and adapter" if is_adapter else ""),
             f'tokenizer = AutoTokenizer.from_pretrained("{place}")',
             'inputs = tokenizer("The", return_tensors="pt")',
         ]
-    lines += [
-        "ids = model.generate(**inputs, penalty_alpha=0.6, top_k=5, max_new_tokens=20)  # contrastive search",
-        'embeddings = model.encode(inputs["input_ids"], normalize=True)  # [batch, dim]',
-    ]
+    else:
+        lines += ['inputs = {"input_ids": torch.tensor([[3, 4, 5]])}  # of your tokenizer; none is saved here']
+    search = "penalty_alpha=0.6, top_k=5, max_new_tokens=20"
+    if is_adapter and not base_model:  # plain transformers' own class
+        lines.insert(1, "from hf_contrastive import contrastive_search")
+        search = f"custom_generate=contrastive_search, {search}"
+    lines += [f"ids = model.generate(**inputs, {search})  # contrastive search"]
     return "```python\n" + "\n".join(lines) + "\n```"
 
 
 def _use_section(
-    spec: SystemSpec | None, config: dict[str, Any], place: str, folder: Path, image_size: int | None, is_adapter: bool
+    spec: SystemSpec | None,
+    config: dict[str, Any],
+    place: str,
+    folder: Path,
+    image_size: int | None,
+    is_adapter: bool,
+    base_model: str | None,
 ) -> list[str]:
     parts = ["## Use", ""]
     if spec is not None or _is_ours(str(config.get("model_type") or "")):
         parts += ["```bash", "pip install hf-contrastive", "```", ""]
-    parts += [_usage(spec, config, place, folder, image_size, is_adapter)]
+    parts += [_usage(spec, config, place, folder, image_size, is_adapter, base_model)]
     if spec is not None:
         auto = "AutoModelForCausalLM" if spec.main.causal_lm else "AutoModel"
         parts += [
@@ -533,7 +551,7 @@ def write_model_card(
         what += " Training started from a local checkpoint that is not on the hub."
     sections = [
         [f"# {model_name}", "", what],
-        _use_section(main, config, place, folder, image_size, is_adapter),
+        _use_section(main, config, place, folder, image_size, is_adapter, base_model),
         _data_section(data),
         _method_section(spec, config, training),
         _metrics_section(rows, training),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import platform
 import shlex
@@ -175,6 +176,27 @@ def resume_from(args: Any) -> str | bool | None:
     """`resume_from_checkpoint` as `Trainer.train` takes it: the words true and last mean the newest checkpoint."""
     value = args.resume_from_checkpoint
     return True if str(value).lower() in ("true", "last", "yes") else value
+
+
+def card_settings(trainer: Any) -> dict[str, Any]:
+    """Settings of every run for its card."""
+    args = trainer.args
+    return {
+        "steps": trainer.state.global_step,
+        "batch size per device": args.per_device_train_batch_size,
+        "processes": args.world_size,
+        "learning rate": args.learning_rate,
+        "schedule": str(getattr(args.lr_scheduler_type, "value", args.lr_scheduler_type)),
+        "optimizer": str(getattr(args.optim, "value", args.optim)),
+        "weight decay": args.weight_decay,
+        "seed": args.seed,
+    }
+
+
+def write_results(folder: str | Path, results: Mapping[str, Any]) -> None:
+    """`all_results.json` of a run."""
+    text = json.dumps(dict(results), indent=2, sort_keys=True, default=float)
+    Path(folder, "all_results.json").write_text(text + "\n", encoding="utf-8")
 
 
 def loss_text(trainer: Any) -> str:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import math
 from collections.abc import Generator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -13,7 +12,7 @@ import torch
 from transformers import GenerationConfig
 
 from hf_contrastive.data import token_blocks
-from hf_contrastive.evaluation import continuation_log_probability, diversity
+from hf_contrastive.evaluation import coherence, diversity
 from hf_contrastive.generation import contrastive_search
 from hf_contrastive.recipes.common import option
 from hf_contrastive.reporting import metrics_table
@@ -179,52 +178,6 @@ def continue_prompts(
     return found
 
 
-@torch.no_grad()
-def mean_log_probability(
-    scorer: Any,
-    scorer_tokenizer: Any,
-    tokenizer: Any,
-    prefixes: Sequence[list[int]],
-    continuations: Sequence[list[int]],
-) -> float:
-    """Coherence: mean log-probability a token of the continuations under a scorer (nats), the mean over texts.
-
-    Args:
-        scorer: a language model.
-        scorer_tokenizer, tokenizer: of the scorer, and of the tokens given; the same object saves encoding them anew.
-        prefixes, continuations (`Sequence[list[int]]`): tokens; empty continuations are left out.
-
-    Returns:
-        `float`; NaN when all continuations are empty.
-    """
-    device, scores = next(scorer.parameters()).device, []
-    for prefix, continuation in zip(prefixes, continuations, strict=True):
-        if scorer_tokenizer is not tokenizer:
-            prefix, continuation = _in_other_tokens(prefix, continuation, tokenizer, scorer_tokenizer)
-        if not continuation or not (prefix or scorer_tokenizer.bos_token_id is not None):
-            continue
-        start = scorer_tokenizer.bos_token_id
-        before = list(prefix) if start is None or list(prefix[:1]) == [start] else [start, *prefix]
-        ids = torch.tensor([*before, *continuation], device=device)
-        scores.append(continuation_log_probability(scorer(input_ids=ids[None]).logits[0], ids, len(before)))
-    return float(np.mean(scores)) if scores else math.nan
-
-
-def _in_other_tokens(
-    prefix: Sequence[int], continuation: Sequence[int], tokenizer: Any, other: Any
-) -> tuple[list[int], list[int]]:
-    """The same text in the tokens of another tokenizer; cut where the tokens of the prefix end."""
-    before, whole = (
-        other(tokenizer.decode(ids, skip_special_tokens=True), add_special_tokens=False)["input_ids"]
-        for ids in (list(prefix), [*prefix, *continuation])
-    )
-    # a token may reach over the border; then it belongs to the continuation
-    same = next(
-        (n for n, (a, b) in enumerate(zip(before, whole, strict=False)) if a != b), min(len(before), len(whole))
-    )
-    return whole[:same], whole[same:]
-
-
 def measure_decoding(
     name: str,
     model: Any,
@@ -280,13 +233,13 @@ def _measures(
 ) -> dict[str, float | None]:
     found = diversity(texts)
     row: dict[str, float | None] = {"diversity": 100 * found.pop("diversity"), **found}
-    if (
-        max(len(text.split()) for text in texts) < 4
-    ):  # without a single 4-gram nothing is repeated, and nothing is said
+    # without a single 4-gram nothing is repeated, and nothing is said
+    if max(len(text.split()) for text in texts) < 4:
         row = dict.fromkeys(row)
     if scorer is not None:
-        coherence = mean_log_probability(scorer[0], scorer[1], tokenizer, prefixes, tokens)
-        row["coherence"] = None if math.isnan(coherence) else coherence
+        before = tokenizer.batch_decode(prefixes, skip_special_tokens=True)
+        something = any(text.strip() for text in texts)
+        row["coherence"] = coherence(before, texts, *scorer) if something else None
     row["length"] = float(np.mean([len(one) for one in tokens]))
     return row
 
@@ -367,7 +320,6 @@ __all__ = [
     "continue_prompts",
     "format_row",
     "make_prompts",
-    "mean_log_probability",
     "measure_decoding",
     "measure_reference",
     "show_decoding",

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import datetime
 import importlib.util
-import json
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -34,6 +33,7 @@ from hf_contrastive.recipes.common import (
     RUN_FILES,
     RunArguments,
     base_model_of,
+    card_settings,
     check_choice,
     command_line,
     loss_text,
@@ -44,6 +44,7 @@ from hf_contrastive.recipes.common import (
     prepare_output,
     resume_from,
     train_or_load,
+    write_results,
 )
 from hf_contrastive.registry import SystemSpec
 from hf_contrastive.reporting import metrics_table, plot_run, plot_views, save_embeddings, say
@@ -532,7 +533,17 @@ def finish(
         say()
         show_table(rows, measure, f"{title}, measured on {len(splits[1]) if splits[1] is not None else 0} others")
     metrics = card_metrics(rows, trained, about["name"], measure)
-    training = card_training(data, *splits, card_settings(trainer, pipeline), loss_text(trainer), seconds)
+    training = card_training(
+        data,
+        *splits,
+        {
+            **card_settings(trainer),
+            "views": pipeline.views.describe(),
+            "batches": "guided" if trainer.train_batch_sampler is not None else "random",
+        },
+        loss_text(trainer),
+        seconds,
+    )
     peft_model = trainer.accelerator.unwrap_model(trainer.model)
     is_adapter, model = hasattr(peft_model, "peft_config"), unwrap_model(trainer.model)
     (peft_model if is_adapter else model).save_pretrained(folder)
@@ -565,8 +576,7 @@ def finish(
         "machine": training["hardware"],
         **(extra_results or {}),
     }
-    text = json.dumps(results, indent=2, sort_keys=True, default=float)
-    Path(folder, "all_results.json").write_text(text + "\n", encoding="utf-8")
+    write_results(folder, results)
     if measure.pictures and importlib.util.find_spec("matplotlib") is None:
         say("no pictures were drawn: matplotlib is not installed; type: pip install 'hf-contrastive[plots]'")
     elif measure.pictures and not data.streaming:
@@ -590,23 +600,6 @@ def finish(
 
 def _top1(row: Mapping[str, Any] | None) -> dict[str, float]:
     return {f"{name}_top1": row[name] for name in ("knn", "linear") if name in row} if row else {}
-
-
-def card_settings(trainer: Any, pipeline: Pipeline) -> dict[str, Any]:
-    """Settings of the run for the card."""
-    args = trainer.args
-    return {
-        "steps": trainer.state.global_step,
-        "batch size per device": args.per_device_train_batch_size,
-        "processes": args.world_size,
-        "learning rate": args.learning_rate,
-        "schedule": str(getattr(args.lr_scheduler_type, "value", args.lr_scheduler_type)),
-        "optimizer": str(getattr(args.optim, "value", args.optim)),
-        "weight decay": args.weight_decay,
-        "seed": args.seed,
-        "views": pipeline.views.describe(),
-        "batches": "guided" if trainer.train_batch_sampler is not None else "random",
-    }
 
 
 def dry_run(

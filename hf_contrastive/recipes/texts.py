@@ -22,7 +22,15 @@ from hf_contrastive.data import TextCollator, list_text_splits, load_texts, toke
 from hf_contrastive.distributed import is_main_process
 from hf_contrastive.hub import Metric, export_backbone, write_model_card
 from hf_contrastive.modules.lora import add_lora
-from hf_contrastive.recipes.common import command_line, loss_text, machine, model_types, option
+from hf_contrastive.recipes.common import (
+    card_settings,
+    command_line,
+    loss_text,
+    machine,
+    model_types,
+    option,
+    write_results,
+)
 from hf_contrastive.recipes.decoding import DecodingArguments, format_row, show_decoding
 from hf_contrastive.registry import SystemSpec
 from hf_contrastive.reporting import metrics_table, plot_run, say
@@ -310,6 +318,7 @@ def finish(
     models: Sequence[Mapping[str, Any]],
     decoding: Sequence[Mapping[str, Any]],
     trained: str,
+    usable: Path,
     data: TextDataArguments,
     options: DecodingArguments,
     started: float,
@@ -318,7 +327,7 @@ def finish(
     samples: Mapping[str, Sequence[str]] | None = None,
     pictures: bool = True,
 ) -> None:
-    """Save checkpoint, card, results and pictures; print the tables and what to do next (main process only).
+    """Write card, results and pictures beside what [`save`] wrote; print the tables and what to do next (main process only).
 
     Args:
         trainer ([`LanguageModelTrainer`]): after training.
@@ -327,6 +336,7 @@ def finish(
         models: a row a model with `model`, `loss`, `perplexity`, `isotropy`; empty where nothing could be measured.
         decoding: rows of `measure_decoding`.
         trained (`str`): name of the saved model in both.
+        usable (`Path`): what [`save`] returned.
         data, options: what it was trained on and how it was measured.
         started (`float`): `time.time()` at the start.
         base_model (`str`, *optional*): hub id that the training started from.
@@ -353,11 +363,10 @@ def finish(
             say(
                 "coherence: mean log-probability of a token under the scorer; near 0 is likely, and repetition is, too."
             )
-    usable = save(trainer, pipeline.tokenizer)
     is_adapter, model = usable != folder, unwrap_model(trainer.model)
     training = {
         "data": about,
-        "settings": _card_settings(trainer, data),
+        "settings": {**card_settings(trainer), "tokens of a row": data.block_size},
         "loss": loss_text(trainer),
         "command": command_line(public=True),
         "date": datetime.date.today().isoformat(),
@@ -394,8 +403,7 @@ def finish(
         "date": training["date"],
         "machine": training["hardware"],
     }
-    text = json.dumps(results, indent=2, sort_keys=True, default=float)
-    (folder / "all_results.json").write_text(text + "\n", encoding="utf-8")
+    write_results(folder, results)
     if samples:
         text = json.dumps({name: list(texts) for name, texts in samples.items()}, indent=2, ensure_ascii=False)
         (folder / "samples.json").write_text(text + "\n", encoding="utf-8")
@@ -437,22 +445,6 @@ def _draw(folder: Path, trace: Sequence[Mapping[str, Any]] | None, options: Deco
         )
         drawn.append(picture.path)
     say(f"pictures: {', '.join(str(path) for path in drawn)}")
-
-
-def _card_settings(trainer: Any, data: TextDataArguments) -> dict[str, Any]:
-    args = trainer.args
-    return {
-        "steps": trainer.state.global_step,
-        "tokens of a row": data.block_size,
-        "batch size per device": args.per_device_train_batch_size,
-        "gradient accumulation": args.gradient_accumulation_steps,
-        "processes": args.world_size,
-        "learning rate": args.learning_rate,
-        "schedule": str(getattr(args.lr_scheduler_type, "value", args.lr_scheduler_type)),
-        "optimizer": str(getattr(args.optim, "value", args.optim)),
-        "weight decay": args.weight_decay,
-        "seed": args.seed,
-    }
 
 
 def _card_metrics(

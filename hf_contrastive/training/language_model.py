@@ -41,11 +41,8 @@ class LanguageModelTrainer(ContrastiveTrainer):
             ValueError: no dataset, or one in which nothing is predicted.
         """
         dataset = self.eval_dataset if eval_dataset is None else eval_dataset
-        if isinstance(dataset, dict):
-            results: dict[str, float] = {}
-            for name, part in dataset.items():
-                results.update(self.evaluate(part, ignore_keys, f"{metric_key_prefix}_{name}"))
-            return results
+        if isinstance(dataset, dict):  # comes back here for every part
+            return super().evaluate(dataset, ignore_keys, metric_key_prefix)
         started, args, model = time.time(), self.args, unwrap_model(self.model)
         model.to(args.device)
         loader = self.get_eval_dataloader(limit_rows(dataset, args.probe_max_samples, args.seed))

@@ -78,7 +78,7 @@ def main() -> None:
             scorer = texts.load_scorer(measure.scorer)
             decoding.check_length(scorer[0], prompts, options)
     models, decoded, samples, trace = [], [], {}, None
-    trainer, title = None, ""
+    trainer, title, usable = None, "", None
     for arm in arms:
         final = arm == arms[-1]
         title, weight = ARMS.get(arm, ("scorer", 0.0))
@@ -115,7 +115,7 @@ def main() -> None:
 
         # saved before it is measured: hours of training must not depend on a table
         if final:
-            texts.save(trainer, tokenizer)
+            usable = texts.save(trainer, tokenizer)
 
         # how it predicts, and how it writes
         if pipeline.test is None:
@@ -133,7 +133,7 @@ def main() -> None:
             samples |= {f"{title}, {name}": written for name, written in kept.items()}
             if final and measure.pictures:
                 trace = decoding.trace_contrastive(bare, tokenizer, prompts.prefixes[0], options)
-    if trainer is None:
+    if trainer is None or usable is None:
         return
 
     # what came out
@@ -147,6 +147,7 @@ def main() -> None:
         models=models,
         decoding=decoded,
         trained=title,
+        usable=usable,
         data=data,
         options=options,
         started=started,

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
-import sys
-from pathlib import Path
 
 import datasets
 import pytest
 import torch
+from helpers.recipes import run_recipe
 from helpers.text_models import letter_tokenizer, tiny_model
 
 from hf_contrastive.evaluation import coherence, diversity
@@ -18,14 +16,10 @@ from hf_contrastive.recipes.decoding import (
     Prompts,
     continue_prompts,
     make_prompts,
-    mean_log_probability,
     measure_decoding,
     measure_reference,
     trace_contrastive,
 )
-
-
-ROOT = Path(__file__).resolve().parents[2]
 
 
 @pytest.fixture(scope="module")
@@ -90,12 +84,11 @@ def test_diversity_is_that_of_the_evaluation(model, tokenizer, monkeypatch):
 
 
 def test_coherence_is_that_of_the_evaluation(model, tokenizer):
-    prefixes, continuations = PROMPTS.prefixes, [[8, 9], [], [24, 25]]
-    found = mean_log_probability(model, tokenizer, tokenizer, prefixes, continuations)
-    texts = [[tokenizer.decode(ids) for ids in part] for part in (prefixes, continuations)]
-    assert found == pytest.approx(coherence(*texts, model, tokenizer), rel=1e-5)
-    other = letter_tokenizer()
-    assert mean_log_probability(model, other, tokenizer, prefixes, continuations) == pytest.approx(found, rel=1e-5)
+    found = measure_reference(PROMPTS, tokenizer, (model, tokenizer))["coherence"]
+    texts = [tokenizer.batch_decode(part) for part in (PROMPTS.prefixes, PROMPTS.continuations)]
+    assert found == coherence(*texts, model, tokenizer)
+    silent = Prompts(PROMPTS.prefixes, [[], [], []])
+    assert measure_reference(silent, tokenizer, (model, tokenizer))["coherence"] is None
 
 
 def test_prompts_are_spread_over_the_text(tokenizer):
@@ -123,17 +116,7 @@ def test_trace_tells_what_was_chosen(model, tokenizer):
 
 
 def run(*words: str) -> None:
-    path = ROOT / "recipes" / "simctg" / "compare_decoding.py"
-    spec = importlib.util.spec_from_file_location("compare_decoding", path)
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[spec.name] = module
-    before, sys.argv = sys.argv, [str(path), *words]
-    try:
-        spec.loader.exec_module(module)
-        module.main()
-    finally:
-        sys.argv = before
-        del sys.modules[spec.name]
+    run_recipe("simctg/compare_decoding.py", *words)
 
 
 @pytest.fixture

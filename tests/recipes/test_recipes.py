@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
 import os
 import shutil
 import subprocess
 import sys
-from pathlib import Path
 
 import pytest
 import torch
+from helpers.recipes import ROOT, run_recipe
 from PIL import Image
 from safetensors.torch import load_file
 from transformers import AutoImageProcessor, AutoModel, AutoModelForCausalLM, AutoTokenizer
@@ -21,7 +20,6 @@ from hf_contrastive.recipes import images, texts
 from hf_contrastive.registry import REGISTRY
 
 
-ROOT = Path(__file__).resolve().parents[2]
 SYSTEMS = list(REGISTRY)
 IMAGE_SYSTEMS = [slug for slug, row in REGISTRY.items() if row.domain == "image"]
 TEXT_SYSTEMS = [slug for slug, row in REGISTRY.items() if row.domain == "text"]
@@ -43,18 +41,8 @@ PLAIN = {"image": ("--pictures", "false", "--linear_probe", "false"), "text": ("
 
 
 def run(slug: str, *words: str) -> None:
-    """`main()` of a recipe with these words on the command line."""
-    path = ROOT / "recipes" / slug / "train.py"
-    spec = importlib.util.spec_from_file_location(f"recipe_{slug}", path)
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[spec.name] = module
-    before, sys.argv = sys.argv, [str(path), *words]
-    try:
-        spec.loader.exec_module(module)
-        module.main()
-    finally:
-        sys.argv = before
-        del sys.modules[spec.name]
+    """`main()` of a system's recipe with these words on the command line."""
+    run_recipe(f"{slug}/train.py", *words)
 
 
 def default(slug: str) -> str:
@@ -258,6 +246,9 @@ def test_adapters_of_a_language_model_end_in_one_that_can_be_used(tmp_path, caps
     assert not any(info.values())
     tokens = AutoTokenizer.from_pretrained(out / "merged")("The class", return_tensors="pt")
     assert model.generate(**tokens, max_new_tokens=2).shape[0] == 1
+    code = (out / "README.md").read_text().split("```python\n")[1].split("```")[0]
+    assert '"out/merged"' in code
+    exec(code.replace('"out', f'"{out}'), {})
 
 
 @pytest.mark.parametrize(

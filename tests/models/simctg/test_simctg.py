@@ -11,8 +11,8 @@ from huggingface_hub.errors import StrictDataclassError
 from torch.nn import functional as F
 from transformers import AutoModelForCausalLM, GenerationConfig, GPT2Config, GPT2LMHeadModel, TextStreamer, pipeline
 
-from hf_contrastive import SimCTGConfig, SimCTGForCausalLM, contrastive_search
-from hf_contrastive.hub import export_backbone
+from hf_contrastive import SimCTGConfig, SimCTGForCausalLM, contrastive_search, get_system
+from hf_contrastive.hub import export_backbone, write_model_card
 from hf_contrastive.losses import next_token_loss, simctg_loss
 from hf_contrastive.modules.lora import add_lora, lora_targets
 
@@ -255,6 +255,34 @@ def test_adapters_leave_the_tied_output_matrix_alone():
                 parameter.normal_()
     merged = adapted.merge_and_unload()
     assert torch.equal(merged.get_input_embeddings().weight, embedding)
+
+
+def test_card_of_an_adapter_says_how_to_load_it(tmp_path):
+    tiny_model("gpt2").save_pretrained(tmp_path / "base")
+    model = add_lora(SimCTGForCausalLM.from_backbone(tmp_path / "base"), r=2)
+    with torch.no_grad():
+        for name, parameter in model.named_parameters():
+            if "lora_B" in name:
+                parameter.normal_(0, 0.2)
+    folder = tmp_path / "adapter"
+    model.save_pretrained(str(folder))
+    letter_tokenizer().save_pretrained(folder)
+    write_model_card(
+        folder,
+        spec=get_system("simctg"),
+        config=model.config,
+        base_model="me/base",
+        is_adapter=True,
+        licence="unknown",
+    )
+    code = (folder / "README.md").read_text().split("```python\n")[1].split("```")[0]
+    code = code.replace('"me/base"', f'"{tmp_path / "base"}"').replace('"adapter"', f'"{folder}"')
+    found: dict = {}
+    exec(code.replace('"The"', '"abc"'), found)
+    ids, mask = batch()
+    with torch.no_grad():
+        torch.testing.assert_close(found["model"](ids, mask).logits, model.eval()(ids, mask).logits)
+    assert found["ids"].shape[1] > found["inputs"]["input_ids"].shape[1]
 
 
 def test_a_new_gpt2_is_drawn_as_transformers_draws_it():
