@@ -28,6 +28,8 @@ _PUBLIC_NAMES = {
     "DenoisingAutoencoderModel": "hf_contrastive.models.gsimclr.modeling_gsimclr",
     "SimCTGConfig": "hf_contrastive.models.simctg.configuration_simctg",
     "SimCTGForCausalLM": "hf_contrastive.models.simctg.modeling_simctg",
+    "GoalConditionedRewardConfig": "hf_contrastive.models.gcrm.configuration_gcrm",
+    "GoalConditionedRewardModel": "hf_contrastive.models.gcrm.modeling_gcrm",
     "PseudoLabeler": "hf_contrastive.models.gsimclr.data_gsimclr",
     "ConvEncoderConfig": "hf_contrastive.backbones.configuration_backbones",
     "ConvEncoderModel": "hf_contrastive.backbones.modeling_backbones",
@@ -42,6 +44,7 @@ _PUBLIC_NAMES = {
     # training
     "ContrastiveTrainer": "hf_contrastive.training",
     "ContrastiveTrainingArguments": "hf_contrastive.training",
+    "GoalConditionedRewardTrainer": "hf_contrastive.training",
     # data
     "load_images": "hf_contrastive.data",
     "SimCLRViews": "hf_contrastive.data",
@@ -63,6 +66,8 @@ if TYPE_CHECKING:  # static analysis sees the real names
     from hf_contrastive.generation import contrastive_search
     from hf_contrastive.losses import clip_loss, info_nce, nt_xent, simctg_loss, sup_con
     from hf_contrastive.modeling_utils import ContrastivePreTrainedModel
+    from hf_contrastive.models.gcrm.configuration_gcrm import GoalConditionedRewardConfig
+    from hf_contrastive.models.gcrm.modeling_gcrm import GoalConditionedRewardModel
     from hf_contrastive.models.gsimclr.configuration_gsimclr import DenoisingAutoencoderConfig, GSimCLRConfig
     from hf_contrastive.models.gsimclr.data_gsimclr import PseudoLabeler
     from hf_contrastive.models.gsimclr.modeling_gsimclr import (
@@ -75,7 +80,11 @@ if TYPE_CHECKING:  # static analysis sees the real names
     from hf_contrastive.models.simctg.configuration_simctg import SimCTGConfig
     from hf_contrastive.models.simctg.modeling_simctg import SimCTGForCausalLM
     from hf_contrastive.registry import get_system, list_systems
-    from hf_contrastive.training import ContrastiveTrainer, ContrastiveTrainingArguments
+    from hf_contrastive.training import (
+        ContrastiveTrainer,
+        ContrastiveTrainingArguments,
+        GoalConditionedRewardTrainer,
+    )
 
 
 __getattr__ = import_later(__name__, _PUBLIC_NAMES)

@@ -81,6 +81,9 @@ def _register_model(module: ModuleType, config_class: type) -> None:
             if spec.causal_lm:
                 content = _make_resolving(module.MODEL_FOR_CAUSAL_LM_MAPPING)
                 content[config_class] = _LazyClass(spec.model_class)
+            if spec.reward_model:
+                content = _make_resolving(module.MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING)
+                content[config_class] = _LazyClass(spec.model_class)
 
 
 # Model mappings are keyed by configuration classes. Importing those from a hook that runs in the middle of somebody

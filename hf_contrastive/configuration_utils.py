@@ -73,6 +73,23 @@ def require(condition: bool, field: str, value: Any, allowed: str) -> None:
         raise ValueError(f"`{field}` is {value!r}, but it must be {allowed}.")
 
 
+def require_model_type(backbone_config: Any, example: str) -> None:
+    """Refuse a dictionary that describes a backbone without saying which one.
+
+    Args:
+        backbone_config: as given; anything but a dictionary is fine.
+        example (`str`): a `model_type` for the message.
+
+    Raises:
+        ValueError: the dictionary has no `model_type`.
+    """
+    if isinstance(backbone_config, dict) and "model_type" not in backbone_config:
+        raise ValueError(
+            f"`backbone_config` has the keys {sorted(backbone_config)}, but no 'model_type'; add for example "
+            f"model_type={example!r}."
+        )
+
+
 def blank_local_paths(config: Any) -> None:
     """Remove folder names from a configuration and its sub-configurations, in place; hub ids stay.
 

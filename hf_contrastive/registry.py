@@ -27,6 +27,8 @@ class ModelSpec:
         model (`str`): `module:Class` that `AutoModel` builds.
         pretraining (`str`, *optional*): `module:Class` that `AutoModelForPreTraining` builds.
         causal_lm (`bool`, defaults to `False`): `AutoModelForCausalLM` builds `model` too.
+        reward_model (`bool`, defaults to `False`): `AutoModelForSequenceClassification` builds `model` too, as reward models
+            are loaded.
     """
 
     model_type: str
@@ -34,6 +36,7 @@ class ModelSpec:
     model: str
     pretraining: str | None = None
     causal_lm: bool = False
+    reward_model: bool = False
 
     def config_class(self) -> Any:
         """The configuration class."""
@@ -223,6 +226,33 @@ _ROWS = (
         tags=("text-generation", "simctg", "contrastive-search"),
         pipeline_tag="text-generation",
         default_settings="topics.yaml",
+    ),
+    SystemSpec(
+        slug="gcrm",
+        title="Goal-conditioned reward model",
+        main=ModelSpec(
+            "gcrm",
+            f"{_MODELS}.gcrm.configuration_gcrm:GoalConditionedRewardConfig",
+            f"{_MODELS}.gcrm.modeling_gcrm:GoalConditionedRewardModel",
+            reward_model=True,
+        ),
+        domain="preference",
+        task="reward modelling",
+        summary="Scores answers, and tells for every prefix of an answer how likely it is to end well.",
+        main_input="input_ids",
+        column="prompt, chosen, rejected",
+        paper_title="Learning Goal-Conditioned Representations for Language Reward Models",
+        paper_url="https://arxiv.org/abs/2407.13887",
+        year=2024,
+        bibtex="""@inproceedings{nath2024gcrm,
+  title={Learning Goal-Conditioned Representations for Language Reward Models},
+  author={Nath, Vaskar and Slack, Dylan and Da, Jeff and Ma, Yuntao and Zhang, Hugh and Whitehead, Spencer and Hendryx, Sean},
+  booktitle={Advances in Neural Information Processing Systems},
+  year={2024}
+}""",
+        tags=("reward-model", "gcrm", "rlhf", "trl"),
+        pipeline_tag="text-classification",
+        default_settings="arithmetic.yaml",
     ),
 )
 

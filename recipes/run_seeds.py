@@ -63,6 +63,8 @@ def seeds_section(args: argparse.Namespace, recipe_words: list[str], results: li
     words += ["--name", args.name, "--card", str(args.card), *(["--", *recipe_words] if recipe_words else [])]
     if "decoding" in results[0]:
         body = text_tables(results)
+    elif "reward_models" in results[0]:
+        body = preference_tables(results)
     else:
         body = image_tables(results)
     first = results[0]
@@ -127,6 +129,86 @@ def text_tables(results: list[dict]) -> list[str]:
             line["tokens" if key == "length" else key] = spread(values, digits) if values else "-"
         table.append(line)
     return [*lines, "", markdown_table(table), ""]
+
+
+def preference_tables(results: list[dict]) -> list[str]:
+    """What rewards and Q-values tell right from wrong by, the filtered vote, and answers that were stopped while written."""
+    first = results[0]
+    lines = [
+        f"{first['train_rows']} training pairs of up to {first['max_length']} tokens, {first['steps']} steps; {{seeds}}"
+    ]
+    names = [row["model"] for row in first["reward_models"]]
+
+    def values(name: str, key: str, part: str | None = None) -> list[float]:
+        rows = [row for result in results for row in result["reward_models"] if row["model"] == name]
+        return [row[key] if part is None else row[key][part] for row in rows if key in row]
+
+    kinds = {
+        "accuracy": ("pairs right %", 100, 1),
+        "auroc": ("AUROC", 1, 3),
+        "auroc_within": ("AUROC within questions", 1, 3),
+        "q_auroc": ("AUROC of lowest Q", 1, 3),
+        "q_auroc_within": ("of lowest Q within questions", 1, 3),
+        "vote": ("vote %", 100, 1),
+        "filtered_vote": ("filtered vote %", 100, 1),
+        "filtered_share": ("filtered %", 100, 1),
+        "tokens_saved_share": ("tokens saved %", 100, 1),
+        "pos_sim": ("cosine of positives", 1, 2),
+        "neg_sim": ("of negatives", 1, 2),
+    }
+    table = []
+    for name in names:
+        line = {"model": name}
+        for key, (title, factor, digits) in kinds.items():
+            found = [factor * value for value in values(name, key)]
+            if found:
+                line[title] = spread(found, digits)
+        table.append(line)
+    if "answers" in first["reward_models"][0]:
+        row = first["reward_models"][0]
+        lines[0] += f" {row['answers']} marked answers, {100 * row['correct']:.1f} % right."
+    lines += ["", markdown_table(table), ""]
+    if "partial_auroc" in first["reward_models"][0]:
+        table = []
+        for name in names:
+            shares = first["reward_models"][0]["partial_auroc"]
+            line = {"AUROC of the reward after": name}
+            line |= {
+                f"{100 * float(share):.0f} %": spread(values(name, "partial_auroc", share), 3) for share in shares
+            }
+            table.append(line)
+        lines += [markdown_table(table), ""]
+    if len(names) > 2:
+        for key in ("accuracy", "auroc", "auroc_within", "q_auroc", "filtered_vote"):
+            title, factor, digits = kinds[key]
+            last, before = values(names[-1], key), values(names[-2], key)
+            gains = [factor * (one - two) for one, two in zip(last, before, strict=True)]
+            if gains:
+                shown = ", ".join(f"{gain:+.{digits}f}" for gain in gains)
+                mean = statistics.mean(gains)
+                lines.append(f"- {title}: {names[-1]} minus {names[-2]} by seed: {shown}; mean {mean:+.{digits}f}.")
+        lines.append("")
+    if first.get("written"):
+        table = []
+        for place, row in enumerate(first["written"]):
+            own = [result["written"][place] for result in results]
+            share = [100 * one["kept"] / one["answers"] for one in own]
+            plain = [result["written"][0] for result in results]
+            table.append(
+                {
+                    "written by the language model": "stopped below the threshold" if place else "no filter",
+                    "answers": row["answers"],
+                    "kept %": spread(share, 1),
+                    "right of these %": spread([100 * one["right"] for one in own], 1),
+                    "vote %": spread([100 * one["vote"] for one in own], 1),
+                    "tokens": spread([one["tokens"] for one in own], 0),
+                    "tokens saved %": spread(
+                        [100 - 100 * one["tokens"] / two["tokens"] for one, two in zip(own, plain, strict=True)], 1
+                    ),
+                }
+            )
+        lines += [markdown_table(table), ""]
+    return lines
 
 
 def image_tables(results: list[dict]) -> list[str]:

@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from hf_contrastive.cli import embed, env, evaluate, generate, info, list_systems, plot, train
+from hf_contrastive.cli import embed, env, evaluate, filter, generate, info, list_systems, plot, score, train
 from hf_contrastive.cli.common import ExampleCommand, ExampleGroup, examples
 from hf_contrastive.version import __version__
 
@@ -80,6 +80,8 @@ def build_app() -> typer.Typer:
     )(train.command)
     app.command("embed", cls=ExampleCommand, rich_help_panel=WORK, epilog=embed.EXAMPLES)(embed.command)
     app.add_typer(evaluate.build(), name="evaluate", rich_help_panel=WORK)
+    app.command("score", cls=ExampleCommand, rich_help_panel=WORK, epilog=score.EXAMPLES)(score.command)
     app.command("generate", cls=ExampleCommand, rich_help_panel=WORK, epilog=generate.EXAMPLES)(generate.command)
+    app.command("filter", cls=ExampleCommand, rich_help_panel=WORK, epilog=filter.EXAMPLES)(filter.command)
     app.command("plot", cls=ExampleCommand, rich_help_panel=WORK, epilog=plot.EXAMPLES)(plot.command)
     return app

@@ -2,6 +2,8 @@
 
 `load_images` -> `datasets` rows -> `MultiViewCollator(SimCLRViews(...))` -> `pixel_values` [B, V, C, H, W].
 `load_texts` -> `token_blocks` -> `TextCollator` -> `input_ids` [B, L].
+`load_preferences` -> `tokenize_preferences` -> `PreferenceCollator` -> `chosen_input_ids`, `rejected_input_ids` [B, L].
+`load_completions` -> `tokenize_completions` -> `AnswerCollator` -> `input_ids` [B, L], `num_actions` [B].
 """
 
 from __future__ import annotations
@@ -31,9 +33,31 @@ from hf_contrastive.utils import import_later
 
 
 if TYPE_CHECKING:
+    from hf_contrastive.data.completions import load_completions
+    from hf_contrastive.data.dialogues import split_dialogue
     from hf_contrastive.data.loading import list_splits, load_images
+    from hf_contrastive.data.preference_collators import AnswerCollator, PreferenceCollator
+    from hf_contrastive.data.preference_tokens import (
+        EncodedAnswer,
+        LengthReport,
+        encode_answer,
+        tokenize_completions,
+        tokenize_preferences,
+    )
+    from hf_contrastive.data.preferences import list_preference_splits, load_preferences
     from hf_contrastive.data.preload import PreloadedImages
+    from hf_contrastive.data.solutions import (
+        QUESTION_TEMPLATE,
+        final_answer,
+        question_prompt,
+        read_records,
+        solution_completions,
+        solution_pairs,
+        solution_texts,
+        split_questions,
+    )
     from hf_contrastive.data.texts import TextCollator, list_text_splits, load_texts, token_blocks, train_tokenizer
+    from hf_contrastive.data.word_problems import is_right, make_word_problems, make_word_solutions, word_problem_texts
 
 # imported on first use: `datasets` takes seconds, and a spawned dataloader worker needs none of it
 _LATER = {
@@ -45,6 +69,29 @@ _LATER = {
     "load_texts": "hf_contrastive.data.texts",
     "token_blocks": "hf_contrastive.data.texts",
     "train_tokenizer": "hf_contrastive.data.texts",
+    "load_completions": "hf_contrastive.data.completions",
+    "split_dialogue": "hf_contrastive.data.dialogues",
+    "AnswerCollator": "hf_contrastive.data.preference_collators",
+    "EncodedAnswer": "hf_contrastive.data.preference_tokens",
+    "LengthReport": "hf_contrastive.data.preference_tokens",
+    "PreferenceCollator": "hf_contrastive.data.preference_collators",
+    "encode_answer": "hf_contrastive.data.preference_tokens",
+    "tokenize_completions": "hf_contrastive.data.preference_tokens",
+    "tokenize_preferences": "hf_contrastive.data.preference_tokens",
+    "list_preference_splits": "hf_contrastive.data.preferences",
+    "load_preferences": "hf_contrastive.data.preferences",
+    "QUESTION_TEMPLATE": "hf_contrastive.data.solutions",
+    "final_answer": "hf_contrastive.data.solutions",
+    "question_prompt": "hf_contrastive.data.solutions",
+    "read_records": "hf_contrastive.data.solutions",
+    "solution_completions": "hf_contrastive.data.solutions",
+    "solution_pairs": "hf_contrastive.data.solutions",
+    "solution_texts": "hf_contrastive.data.solutions",
+    "split_questions": "hf_contrastive.data.solutions",
+    "is_right": "hf_contrastive.data.word_problems",
+    "make_word_problems": "hf_contrastive.data.word_problems",
+    "make_word_solutions": "hf_contrastive.data.word_problems",
+    "word_problem_texts": "hf_contrastive.data.word_problems",
 }
 
 __all__ = [
@@ -52,10 +99,15 @@ __all__ = [
     "CIFAR10_STD",
     "IMAGENET_MEAN",
     "IMAGENET_STD",
+    "QUESTION_TEMPLATE",
+    "AnswerCollator",
     "DistinctLabelBatchSampler",
+    "EncodedAnswer",
     "EvalCollator",
     "EvalTransform",
+    "LengthReport",
     "MultiViewCollator",
+    "PreferenceCollator",
     "PreloadedImages",
     "ProcessorTransform",
     "SimCLRViews",
@@ -63,21 +115,39 @@ __all__ = [
     "column_names_of",
     "decode_image",
     "duplicates_per_batch",
+    "encode_answer",
+    "final_answer",
     "guided_order",
     "image_processor",
     "image_to_array",
     "images_to_arrays",
     "integer_column",
+    "is_right",
+    "list_preference_splits",
     "list_splits",
     "list_text_splits",
+    "load_completions",
     "load_images",
+    "load_preferences",
     "load_texts",
+    "make_word_problems",
+    "make_word_solutions",
     "missing_column",
+    "question_prompt",
+    "read_records",
     "require_columns",
     "set_dataloader_epoch",
+    "solution_completions",
+    "solution_pairs",
+    "solution_texts",
+    "split_dialogue",
+    "split_questions",
     "stateless_uniform",
     "token_blocks",
+    "tokenize_completions",
+    "tokenize_preferences",
     "train_tokenizer",
+    "word_problem_texts",
 ]
 
 

@@ -1,4 +1,4 @@
-"""Evaluation of embeddings and of generated text: plain functions of arrays, tensors and texts; no model is known here.
+"""Evaluation of embeddings, generated text and rewards: functions of arrays and texts; no model is known here.
 
 The random draws take a seed, nothing touches the global generators, and memory never grows with the product of queries
 and gallery.
@@ -15,6 +15,15 @@ from hf_contrastive.evaluation.intervals import bootstrap_interval
 from hf_contrastive.evaluation.linear import linear_probe
 from hf_contrastive.evaluation.neighbours import knn_accuracy, knn_predict, nearest_neighbours, one_shot_accuracy
 from hf_contrastive.evaluation.retrieval import retrieval_metrics
+from hf_contrastive.evaluation.reward import (
+    FilteredVote,
+    auroc,
+    auroc_within,
+    filtered_majority_vote,
+    min_q_values,
+    pairwise_accuracy,
+    partial_auroc,
+)
 from hf_contrastive.evaluation.text import (
     coherence,
     continuation_log_probability,
@@ -27,21 +36,28 @@ from hf_contrastive.evaluation.text import (
 
 
 __all__ = [
+    "FilteredVote",
     "alignment",
+    "auroc",
+    "auroc_within",
     "bootstrap_interval",
     "coherence",
     "continuation_log_probability",
     "diversity",
     "effective_rank",
     "embedding_std",
+    "filtered_majority_vote",
     "isotropy",
     "isotropy_of_texts",
     "knn_accuracy",
     "knn_predict",
     "linear_probe",
     "mauve",
+    "min_q_values",
     "nearest_neighbours",
     "one_shot_accuracy",
+    "pairwise_accuracy",
+    "partial_auroc",
     "positive_negative_similarity",
     "repetition",
     "retrieval_metrics",

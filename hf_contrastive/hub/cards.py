@@ -189,6 +189,8 @@ def _usage(
     """The shortest code that gives embeddings, or text; it is run as it stands in the tests."""
     if spec is not None and spec.main.causal_lm:
         return _text_usage(spec, place, folder, is_adapter, base_model)
+    if spec is not None and spec.main.reward_model:
+        return _reward_usage(spec, place, folder, is_adapter, base_model)
     channels, size = _image_shape(config, image_size)
     has_processor = (folder / "preprocessor_config.json").is_file()
     ours = spec is not None or _is_ours(str(config.get("model_type") or ""))
@@ -248,6 +250,40 @@ def _text_usage(spec: SystemSpec, place: str, folder: Path, is_adapter: bool, ba
         lines.insert(1, "from hf_contrastive import contrastive_search")
         search = f"custom_generate=contrastive_search, {search}"
     lines += [f"ids = model.generate(**inputs, {search})  # contrastive search"]
+    return "```python\n" + "\n".join(lines) + "\n```"
+
+
+def _reward_usage(spec: SystemSpec, place: str, folder: Path, is_adapter: bool, base_model: str | None) -> str:
+    name = spec.model_class().__name__
+    if is_adapter:
+        # the adapter's layers are those of the system's class, which plain PEFT loading would not build
+        lines = [
+            f"from hf_contrastive import {name}",
+            "from peft import PeftModel",
+            "from transformers import AutoTokenizer",
+            "",
+        ]
+        start = base_model or f"{place}/language_model"
+        lines += [
+            f'base = {name}.from_backbone("{start}")',
+            f'model = PeftModel.from_pretrained(base, "{place}").merge_and_unload().eval()',
+        ]
+    else:
+        lines = ["import hf_contrastive  # makes the Auto classes know this model type"]
+        lines += ["from transformers import AutoModelForSequenceClassification, AutoTokenizer", ""]
+        lines += [f'model = AutoModelForSequenceClassification.from_pretrained("{place}")']
+    if (folder / "tokenizer_config.json").is_file():
+        lines += [
+            f'tokenizer = AutoTokenizer.from_pretrained("{place}")',
+            'rewards = model.score("What is 2 + 3?", ["2 + 3 = 5", "2 + 3 = 6"], tokenizer=tokenizer)  # one per answer',
+        ]
+    else:
+        lines = [
+            line.replace(", AutoTokenizer", "") for line in lines if line != "from transformers import AutoTokenizer"
+        ]
+        lines = ["import torch", *lines]
+        lines += ["outputs = model(torch.tensor([[3, 4, 5]]))  # ids of your tokenizer; none is saved here"]
+        lines += ["rewards = outputs.logits[:, 0]"]
     return "```python\n" + "\n".join(lines) + "\n```"
 
 
@@ -392,18 +428,30 @@ def _training_section(training: Mapping[str, Any], log_history: Sequence[Mapping
 def _limits_section(spec: SystemSpec | None, metrics: Sequence[Metric], limits: str | None) -> list[str]:
     parts = ["## Intended use and limits", ""]
     domain = spec.domain if spec is not None else "image"
-    parts.append(
-        f"Features of {domain} data for search, clustering, visualisation and as the start of a supervised model. The model "
-        "was trained without labels on the data above: expect weaker features on data that look different, and expect it "
-        "to carry whatever bias that data has. It decides nothing by itself and was not examined for use on people, or for "
-        "medical or safety decisions."
-    )
+    if spec is not None and spec.main.reward_model:
+        parts.append(
+            "Rewards for ranking and filtering answers, and as the reward of a policy. The model was trained on the preferences "
+            "above and carries their bias; its numbers compare answers to one question and mean little across questions. A "
+            "policy that is trained against it long enough finds answers that it overrates: watch them. It was not examined for "
+            "use on people, or for medical or safety decisions."
+        )
+    else:
+        parts.append(_feature_limits(domain))
     if metrics:
         names = ", ".join(dict.fromkeys(metric.dataset for metric in metrics))
         parts += ["", f"The numbers above hold for {names} only."]
     if limits:
         parts += ["", limits]
     return parts
+
+
+def _feature_limits(domain: str) -> str:
+    return (
+        f"Features of {domain} data for search, clustering, visualisation and as the start of a supervised model. The model "
+        "was trained without labels on the data above: expect weaker features on data that look different, and expect it "
+        "to carry whatever bias that data has. It decides nothing by itself and was not examined for use on people, or for "
+        "medical or safety decisions."
+    )
 
 
 def _licence_section(licence: str, base_model: str | None, local_base: bool, training: Mapping[str, Any]) -> list[str]:

@@ -2,29 +2,48 @@
 
 Those that compare samples compute in tiles (memory grows with the batch, not with its square), have exact false-negative
 masks from an id column, and can gather negatives from all processes with gradient. `simctg_loss` compares the tokens of
-one text.
+one text, `goal_contrastive_loss` states of preferred and rejected answers.
 """
 
 from __future__ import annotations
 
 from hf_contrastive.losses.clip import ClipLoss, clip_loss
+from hf_contrastive.losses.goal import (
+    GoalContrastiveLoss,
+    goal_contrastive_loss,
+    goal_contrastive_loss_at,
+    goal_loss_of_sums,
+    goal_pair_sums,
+    goal_state_index,
+    sorted_goal_draws,
+)
 from hf_contrastive.losses.info_nce import InfoNCELoss, info_nce
 from hf_contrastive.losses.nt_xent import NTXentLoss, nt_xent, nt_xent_multi_view
+from hf_contrastive.losses.preference import BradleyTerryLoss, bradley_terry_loss
 from hf_contrastive.losses.simctg import SimCTGLoss, next_token_loss, simctg_loss
 from hf_contrastive.losses.sup_con import SupConLoss, sup_con
 
 
 __all__ = [
+    "BradleyTerryLoss",
     "ClipLoss",
+    "GoalContrastiveLoss",
     "InfoNCELoss",
     "NTXentLoss",
     "SimCTGLoss",
     "SupConLoss",
+    "bradley_terry_loss",
     "clip_loss",
+    "goal_contrastive_loss",
+    "goal_contrastive_loss_at",
+    "goal_loss_of_sums",
+    "goal_pair_sums",
+    "goal_state_index",
     "info_nce",
     "next_token_loss",
     "nt_xent",
     "nt_xent_multi_view",
     "simctg_loss",
+    "sorted_goal_draws",
     "sup_con",
 ]

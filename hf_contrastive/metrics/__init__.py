@@ -27,9 +27,11 @@ from pathlib import Path
 
 METRICS = (
     "alignment_uniformity",
+    "auroc",
     "coherence",
     "diversity",
     "effective_rank",
+    "filtered_majority_vote",
     "isotropy",
     "knn",
     "linear_probe",
@@ -43,7 +45,8 @@ def metric_path(name: str) -> str:
 
     Args:
         name (`str`): one of `METRICS`: of embeddings `alignment_uniformity`, `effective_rank`, `knn`, `linear_probe`,
-            `retrieval`; of generated text `coherence`, `diversity`, `isotropy`, `text_mauve`.
+            `retrieval`; of generated text `coherence`, `diversity`, `isotropy`, `text_mauve`; of rewards `auroc`,
+            `filtered_majority_vote`.
 
     Returns:
         `str`: the folder.

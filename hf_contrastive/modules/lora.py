@@ -225,7 +225,12 @@ def _choose_parts(model: nn.Module, modules_to_save: Sequence[str] | None) -> li
         parts = [
             name
             for name, child in children.items()
-            if name != "backbone" and any(parameter.requires_grad for parameter in child.parameters())
+            if name != "backbone"
+            and (
+                any(parameter.requires_grad for parameter in child.parameters())
+                # state without weights (a goal), which belongs to the checkpoint
+                or (not list(child.parameters()) and any(True for _ in child.buffers()))
+            )
         ]
     else:
         parts = list(modules_to_save)

@@ -116,7 +116,7 @@ def make_tokenizer(model: LanguageModelArguments, data: TextDataArguments, train
     if new and model.tokenizer is None:
         return train_tokenizer(train["text"], model.vocab_size, max_length=_longest(model))
     place = model.tokenizer if new and model.tokenizer is not None else model.backbone
-    with _named("tokenizer" if new else "backbone", place):
+    with named_checkpoint("tokenizer" if new else "backbone", place):
         return AutoTokenizer.from_pretrained(place)
 
 
@@ -152,7 +152,7 @@ def make_model(
     else:
         if model.backbone_options:
             raise ValueError("`backbone_options` describe a new model; a checkpoint brings its own configuration.")
-        with _named("backbone", model.backbone):
+        with named_checkpoint("backbone", model.backbone):
             built = spec.model_class().from_backbone(model.backbone, **given)
     longest = getattr(built.config.get_text_config(), "max_position_embeddings", None)
     if longest is not None and block_size > longest:
@@ -200,7 +200,7 @@ def load_language_model(place: str, argument: str) -> tuple[Any, Any]:
     Raises:
         ValueError: there is no such checkpoint.
     """
-    with _named(argument, place):
+    with named_checkpoint(argument, place):
         model: Any = AutoModelForCausalLM.from_pretrained(place, use_safetensors=True)
         tokenizer = AutoTokenizer.from_pretrained(place)
     return model.to("cuda" if torch.cuda.is_available() else "cpu").eval(), tokenizer
@@ -212,7 +212,7 @@ def load_scorer(place: str) -> tuple[Any, Any]:
 
 
 @contextlib.contextmanager
-def _named(argument: str, place: str) -> Generator[None]:
+def named_checkpoint(argument: str, place: str) -> Generator[None]:
     """Says which argument named a checkpoint that cannot be loaded."""
     try:
         yield
@@ -486,6 +486,7 @@ __all__ = [
     "load_splits",
     "make_model",
     "make_tokenizer",
+    "named_checkpoint",
     "report",
     "show_models",
 ]

@@ -22,6 +22,7 @@ _HOME = {
     "plot_contrastive_trace": "decoding",
     "plot_embedding_map": "plots",
     "plot_neighbours": "sheets",
+    "plot_reward_courses": "rewards",
     "plot_run": "curves",
     "plot_similarity_heatmap": "plots",
     "plot_similarity_histogram": "plots",
@@ -47,6 +48,7 @@ __all__ = [
     "plot_contrastive_trace",
     "plot_embedding_map",
     "plot_neighbours",
+    "plot_reward_courses",
     "plot_run",
     "plot_similarity_heatmap",
     "plot_similarity_histogram",
@@ -70,6 +72,7 @@ if TYPE_CHECKING:
         plot_similarity_heatmap,
         plot_similarity_histogram,
     )
+    from hf_contrastive.reporting.rewards import plot_reward_courses
     from hf_contrastive.reporting.runs import Run, read_metrics, read_run, save_embeddings
     from hf_contrastive.reporting.sections import replace_section, write_section
     from hf_contrastive.reporting.sheets import plot_neighbours, plot_views

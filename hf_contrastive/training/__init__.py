@@ -15,6 +15,7 @@ _PUBLIC_NAMES = {
     "CollapseWarning": "hf_contrastive.training.monitors",
     "ContrastiveTrainer": "hf_contrastive.training.trainer",
     "ContrastiveTrainingArguments": "hf_contrastive.training.training_arguments",
+    "GoalConditionedRewardTrainer": "hf_contrastive.training.reward_model",
     "LanguageModelTrainer": "hf_contrastive.training.language_model",
     "MetricsFileCallback": "hf_contrastive.training.callbacks",
     "NonFiniteLossError": "hf_contrastive.training.monitors",
@@ -31,6 +32,7 @@ __all__ = [
     "CollapseWarning",
     "ContrastiveTrainer",
     "ContrastiveTrainingArguments",
+    "GoalConditionedRewardTrainer",
     "LanguageModelTrainer",
     "MetricsFileCallback",
     "NonFiniteLossError",
@@ -49,6 +51,7 @@ if TYPE_CHECKING:
     from hf_contrastive.training.monitors import CollapseWarning, NonFiniteLossError
     from hf_contrastive.training.recipe_arguments import parse_recipe_arguments
     from hf_contrastive.training.reports import batch_report, final_report
+    from hf_contrastive.training.reward_model import GoalConditionedRewardTrainer
     from hf_contrastive.training.trainer import ContrastiveTrainer
     from hf_contrastive.training.training_arguments import ContrastiveTrainingArguments
     from hf_contrastive.training.unwrap import unwrap_model

@@ -24,7 +24,9 @@ COMMANDS = [
     ["evaluate", "knn"],
     ["evaluate", "linear"],
     ["evaluate", "retrieval"],
+    ["score"],
     ["generate"],
+    ["filter"],
     ["plot"],
 ]
 
@@ -52,7 +54,8 @@ def test_looking_around_imports_neither_torch_nor_transformers():
     code = (
         "import sys; from hf_contrastive.cli import main\n"
         "for words in (['--help'], ['list'], ['list', '--json'], ['embed', '--help'], ['train', '--help'],\n"
-        "              ['embed', 'x', 'y', '-o', 'z.txt'], ['train', 'nothing']): main(words)\n"
+        "              ['embed', 'x', 'y', '-o', 'z.txt'], ['train', 'nothing'],\n"
+        "              ['score', '--help'], ['score', 'x'], ['filter', '--help']): main(words)\n"
         "sys.stderr.write('loaded:' + str([n for n in ('torch', 'transformers', 'datasets') if n in sys.modules]))"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

@@ -220,6 +220,51 @@ def test_text_mauve_without_its_package(monkeypatch):
         metric.compute(predictions=["a"], references=["b"])
 
 
+def test_auroc():
+    metric = evaluate.load(metric_path("auroc"))
+    rewards, correct = [0.9, 0.2, 0.2, -1.0, 0.5], [True, True, False, False, False]
+    expected = {"auroc": evaluation.auroc(rewards, correct)}
+    assert metric.compute(predictions=rewards, references=correct) == expected
+    # in batches, as tensors
+    metric.add_batch(predictions=torch.tensor(rewards[:2], dtype=torch.float64), references=torch.tensor(correct[:2]))
+    metric.add_batch(predictions=np.array(rewards[2:]), references=np.array(correct[2:]))
+    assert metric.compute() == expected
+    token_rewards = [[0.1 * (i + 1) * (-1) ** j + reward for j in range(i + 2)] for i, reward in enumerate(rewards)]
+    inputs = {"predictions": rewards, "references": correct, "token_rewards": token_rewards}
+    partial = evaluation.partial_auroc(token_rewards, correct, [0.5, 1])
+    assert len(set(partial.values())) == 2
+    found = metric.compute(**inputs, percentiles=[0.5, 1])
+    assert found == {**expected, "auroc@0.5": partial[0.5], "auroc@1.0": partial[1.0]}
+    assert len(metric.compute(**inputs)) == 12
+    with pytest.raises(ValueError, match="`percentiles` needs `token_rewards`"):
+        metric.compute(predictions=rewards, references=correct, percentiles=[0.5])
+    metric = evaluate.load(metric_path("auroc"))
+    with pytest.raises(ValueError, match="AUROC is undefined: of 2 labels 2 are 1 and 0 are 0"):
+        metric.compute(predictions=[0.1, 0.2], references=[1, 1])
+
+
+def test_filtered_majority_vote():
+    metric = evaluate.load(metric_path("filtered_majority_vote"))
+    samples = {
+        "q_values": [[0.3, 0.2], [0.3, -0.2, 0.1], [0.1], [0.3, 0.2, 0.1], [-0.1, 0.2], [0.2, 0.2]],
+        "questions": ["a", "a", "a", "b", "b", "b"],
+    }
+    answers, correct = ["1", None, None, None, "2", "2"], [True, False, False, False, True, False]
+    for options in ({}, {"threshold": 0.0, "skip_tokens": 1}, {"threshold": 0.2, "skip_tokens": 0}):
+        expected = evaluation.filtered_majority_vote(answers, correct, *samples.values(), **options).summary()
+        assert metric.compute(predictions=answers, references=correct, **samples, **options) == expected
+    assert expected["filtered"] == 4
+    # in batches; a batch may begin with no answer; questions may be numbers
+    for part in (slice(0, 2), slice(2, 6)):
+        metric.add_batch(
+            predictions=answers[part],
+            references=np.array(correct[part]),
+            q_values=[torch.tensor(row, dtype=torch.float64) for row in samples["q_values"][part]],
+            questions=[{"a": 7, "b": 3}[question] for question in samples["questions"][part]],
+        )
+    assert metric.compute(**options) == expected
+
+
 @pytest.mark.parametrize("name", METRICS)
 def test_every_metric_is_described_and_its_example_runs(name):
     metric = evaluate.load(metric_path(name))

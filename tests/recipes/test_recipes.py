@@ -13,17 +13,23 @@ import torch
 from helpers.recipes import ROOT, run_recipe
 from PIL import Image
 from safetensors.torch import load_file
-from transformers import AutoImageProcessor, AutoModel, AutoModelForCausalLM, AutoTokenizer
+from transformers import (
+    AutoImageProcessor,
+    AutoModel,
+    AutoModelForCausalLM,
+    AutoModelForSequenceClassification,
+    AutoTokenizer,
+)
 
 from hf_contrastive.hub import validate_card
-from hf_contrastive.recipes import images, texts
+from hf_contrastive.recipes import images, preferences, texts
 from hf_contrastive.registry import REGISTRY
 
 
 SYSTEMS = list(REGISTRY)
 IMAGE_SYSTEMS = [slug for slug, row in REGISTRY.items() if row.domain == "image"]
 TEXT_SYSTEMS = [slug for slug, row in REGISTRY.items() if row.domain == "text"]
-SHARED = {"image": images, "text": texts}
+SHARED = {"image": images, "text": texts, "preference": preferences}
 YAMLS = sorted(path.relative_to(ROOT).as_posix() for path in ROOT.glob("recipes/*/*.yaml"))
 #: short runs: what a full run of the recipe's default does, in seconds
 SHORT = ("--max_steps", "120")
@@ -35,9 +41,14 @@ OWN = {
         *("--num_prompts", "2", "--prefix_length", "8", "--new_tokens", "8", "--per_device_train_batch_size", "4"),
         *("--block_size", "48", "--vocab_size", "300"),
     ),
+    "gcrm": (
+        *("--pretrain_steps", "4", "--pretrain_batch_size", "4", "--per_device_train_batch_size", "4"),
+        *("--max_train_samples", "60", "--max_test_samples", "40", "--write_questions", "2", "--write_samples", "2"),
+    ),
 }
 #: what makes a run cheaper without changing the training
 PLAIN = {"image": ("--pictures", "false", "--linear_probe", "false"), "text": ("--pictures", "false")}
+PLAIN["preference"] = PLAIN["text"]
 
 
 def run(slug: str, *words: str) -> None:
@@ -103,7 +114,9 @@ def test_resumed_is_uninterrupted(slug, tmp_path):
     assert expected.keys() == found.keys()
     assert all(torch.equal(expected[name], found[name]) for name in expected)
     measured = [json.loads((folder / "all_results.json").read_text()) for folder in (whole, parts)]
-    tables = {"image": ("rows",), "text": ("models", "decoding")}[REGISTRY[slug].domain]
+    tables = {"image": ("rows",), "text": ("models", "decoding"), "preference": ("reward_models",)}[
+        REGISTRY[slug].domain
+    ]
     for table in tables:
         assert measured[0][table] == measured[1][table]
         assert measured[0][table]
@@ -154,6 +167,145 @@ def test_short_run_on_texts(slug, tmp_path, capsys):
     configs = [json.loads((folder / "config.json").read_text()) for folder in (out, out / "mle")]
     assert [config.pop("contrastive_weight") for config in configs] == [1.0, 0.0]
     assert configs[0] == configs[1]
+
+
+@pytest.fixture
+def easy_pairs(tmp_path):
+    """Pairs and marked answers that a few steps suffice for: the good answers speak of other things than the bad ones."""
+    words = {True: ["sun", "rose", "song", "bread"], False: ["mud", "rust", "noise", "sand"]}
+    questions = [f"What is number {number} like?" for number in range(80)]
+
+    def answer(number, good):
+        return (
+            " and ".join(words[good][(number * step) % 4] for step in (1, 3, 5))
+            + f"\nA: {number if good else number + 1}"
+        )
+
+    pairs = [
+        {"question": q, "correct": answer(n, True), "incorrect": answer(n, False)} for n, q in enumerate(questions)
+    ]
+    completions = [
+        {
+            "question": f"What is thing {n % 10} like?",
+            "generated_solution": answer(n + n // 10, n % 3 == 0),
+            "is_correct": n % 3 == 0,
+            "predicted_answer": str(n % 3),
+        }
+        for n in range(40)
+    ]
+    for name, rows in (("pairs.jsonl", pairs), ("answers.jsonl", completions)):
+        (tmp_path / name).write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return tmp_path
+
+
+@pytest.mark.recipe
+def test_short_run_on_preferences(easy_pairs, capsys):
+    out = easy_pairs / "out"
+    words = ["--dataset_path", str(easy_pairs / "pairs.jsonl"), "--completions", str(easy_pairs / "answers.jsonl")]
+    words += ["--test_fraction", "0.25", "--pretrain_steps", "30", "--pretrain_batch_size", "8", "--max_steps", "40"]
+    words += [
+        "--per_device_train_batch_size",
+        "8",
+        "--write_questions",
+        "3",
+        "--write_samples",
+        "4",
+        "--vocab_size",
+        "400",
+    ]
+    run("gcrm", default("gcrm"), *words, "--output_dir", str(out))
+    said = capsys.readouterr().out
+    for part in (
+        "=== language model: 30 steps",
+        "=== Bradley-Terry ===",
+        "Batch report",
+        "training pairs:",
+        "AUROC of Q",
+    ):
+        assert part in said
+    assert "per anchor" not in said
+    assert "tokens written" in said
+    results = json.loads((out / "all_results.json").read_text())
+    rows = {row["model"]: row for row in results["reward_models"]}
+    assert list(rows) == ["before training", "Bradley-Terry", "Goal-conditioned"]
+    for name in ("Bradley-Terry", "Goal-conditioned"):
+        assert rows[name]["accuracy"] > 0.9
+        assert rows[name]["auroc"] > max(0.9, rows["before training"]["auroc"])
+    # what the contrastive loss is for
+    ours = rows["Goal-conditioned"]
+    assert ours["contrastive_loss"] < rows["Bradley-Terry"]["contrastive_loss"]
+    assert ours["q_auroc"] > 0.9
+    assert [row["answers"] for row in results["written"]] == [12, 12]
+    assert results["written"][1]["tokens"] <= results["written"][0]["tokens"]
+    assert {path.name for path in (out / "plots").glob("*.png")} >= {"reward_courses.png", "training_curves.png"}
+    card = validate_card(out / "README.md")
+    assert card["pipeline_tag"] == "text-classification"
+    assert card["model-index"][0]["results"]
+    assert not list(out.rglob("*.bin"))
+    model, info = AutoModelForSequenceClassification.from_pretrained(out, output_loading_info=True)
+    assert not any(info.values())
+    assert type(model) is REGISTRY["gcrm"].model_class()
+    assert model.goal_state is not None
+    # the code of the card runs as it stands
+    code = (out / "README.md").read_text().split("```python\n")[1].split("```")[0]
+    found: dict = {}
+    exec(code.replace('"out"', f'"{out}"'), found)
+    assert found["rewards"].shape == (2,)
+    # the arms differ in the weight of the contrastive loss only
+    configs = [json.loads((folder / "config.json").read_text()) for folder in (out, out / "bt")]
+    assert [config.pop("beta") for config in configs] == [0.5, 0.0]
+    for config in configs:
+        config.pop("reward_mean"), config.pop("reward_std")
+    assert configs[0] == configs[1]
+
+
+@pytest.mark.recipe
+def test_adapters_of_a_reward_model(easy_pairs):
+    out, base = easy_pairs / "out", easy_pairs / "base"
+    words = [
+        *OWN["gcrm"],
+        "--dataset_path",
+        str(easy_pairs / "pairs.jsonl"),
+        "--test_fraction",
+        "0.25",
+        "--pictures",
+        "false",
+    ]
+    words += ["--max_steps", "2", "--write_questions", "0", "--arms", "gcrm"]
+    run("gcrm", default("gcrm"), *words, "--output_dir", str(base))
+    settings = default("gcrm")
+    rest = [*words, "--backbone", str(base / "language_model"), "--backbone_options", "null", "--lora_rank", "2"]
+    run("gcrm", settings, *rest, "--pretrain_steps", "0", "--output_dir", str(out))
+    assert (out / "adapter_model.safetensors").is_file()
+    assert not (out / "model.safetensors").exists()
+    names = load_file(out / "adapter_model.safetensors")
+    assert any("value_head" in name for name in names)
+    assert any("goal" in name for name in names)
+    validate_card(out / "README.md")
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (("--arms", "both"), "--arms has both; known are: bt, gcrm"),
+        (("--dataset_path", "/nowhere/at/all.jsonl"), "does not exist"),
+        (("--beta", "-1"), "`beta` is -1.0"),
+        (("--strategy", "euclid"), "`strategy` is 'euclid'"),
+        (("--max_length", "500"), "`max_length` is 500, but the model has 160 positions; pass --max_length 160"),
+        (("--on_long", "wrap"), "--on_long has wrap; known are: truncate, drop, error"),
+        (("--max_length", "40", "--on_long", "error"), "40"),
+        (("--backbone", "/no/such/model", "--backbone_options", "null"), "`backbone` is '/no/such/model'"),
+        (("--backbone", "/no/such/model"), "`backbone_options` describe a new model"),
+        (("--chosen_column", "good"), "good"),
+    ],
+)
+def test_a_wrong_value_for_preferences_is_one_line(words, message, tmp_path, capsys):
+    with pytest.raises(SystemExit) as stopped:
+        run("gcrm", default("gcrm"), *OWN["gcrm"], *words, "--output_dir", str(tmp_path / "out"))
+    error = capsys.readouterr().err
+    assert stopped.value.code == 2
+    assert message in error
+    assert "Traceback" not in error
 
 
 @pytest.mark.recipe

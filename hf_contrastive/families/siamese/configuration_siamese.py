@@ -5,7 +5,7 @@ from typing import Any
 from huggingface_hub.dataclasses import strict
 from transformers import PreTrainedConfig
 
-from hf_contrastive.configuration_utils import ContrastiveConfig, require
+from hf_contrastive.configuration_utils import ContrastiveConfig, require, require_model_type
 
 
 @strict
@@ -37,11 +37,7 @@ class SiameseConfig(ContrastiveConfig):
     projection_last_bias = True
 
     def __post_init__(self, **kwargs: Any) -> None:
-        if isinstance(self.backbone_config, dict) and "model_type" not in self.backbone_config:
-            raise ValueError(
-                f"`backbone_config` has the keys {sorted(self.backbone_config)}, but no 'model_type'; add for example "
-                "model_type='resnet'."
-            )
+        require_model_type(self.backbone_config, "resnet")
         super().__post_init__(**kwargs)
 
     @property

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import copy
-import os
 from dataclasses import dataclass
 from typing import Any, cast
 
@@ -12,9 +10,9 @@ from torch import nn
 from transformers import AutoModelForCausalLM, PreTrainedConfig
 from transformers.utils import ModelOutput
 
+from hf_contrastive.families.decoder.modeling_decoder import DecoderPreTrainedModel
 from hf_contrastive.generation.door import ContrastiveGenerationMixin, wire_contrastive_search
 from hf_contrastive.losses import next_token_loss, simctg_loss
-from hf_contrastive.modeling_utils import ContrastivePreTrainedModel
 from hf_contrastive.models.simctg.configuration_simctg import SimCTGConfig
 
 
@@ -39,7 +37,7 @@ class SimCTGOutput(ModelOutput):
     hidden_states: tuple[torch.Tensor, ...] | None = None
 
 
-class SimCTGForCausalLM(ContrastiveGenerationMixin, ContrastivePreTrainedModel):
+class SimCTGForCausalLM(ContrastiveGenerationMixin, DecoderPreTrainedModel):
     """Any causal language model with SimCTG's objective (https://arxiv.org/abs/2202.06417, equations 1 to 3).
 
     `generate` is that of the language model, and contrastive search when `penalty_alpha` is set. To train a pretrained
@@ -69,9 +67,8 @@ class SimCTGForCausalLM(ContrastiveGenerationMixin, ContrastivePreTrainedModel):
     """
 
     config: SimCTGConfig
-    base_model_prefix = "backbone"
-    main_input_name = "input_ids"
-    input_modalities = ["text"]
+    backbone_auto_class = AutoModelForCausalLM
+    writes_text = True
     view_inputs = ("input_ids", "attention_mask")
     has_negatives = False
     readouts = ("mean", "last")
@@ -99,59 +96,6 @@ class SimCTGForCausalLM(ContrastiveGenerationMixin, ContrastivePreTrainedModel):
         else:
             backbone.generation_config = value
 
-    @classmethod
-    def from_backbone(cls, backbone: str | os.PathLike | nn.Module, **config_fields: Any) -> Any:
-        """Put the objective on a trained language model: a folder or hub id of any causal one of transformers, or the model.
-
-        Args:
-            backbone (`str`, `Path` or `PreTrainedModel`): what to start from.
-            **config_fields: fields of [`SimCTGConfig`] other than `backbone_config`.
-
-        Returns:
-            [`SimCTGForCausalLM`], in training mode, with the weights (float32) and generation settings of the model.
-
-        Raises:
-            ValueError: the checkpoint lacks weights; the first missing one is named.
-
-        Example:
-
-        ```python
-        >>> from transformers import GPT2Config, GPT2LMHeadModel
-        >>> from hf_contrastive import SimCTGForCausalLM
-        >>> trained = GPT2LMHeadModel(GPT2Config(vocab_size=50, n_embd=16, n_layer=1, n_head=2))
-        >>> SimCTGForCausalLM.from_backbone(trained, margin=0.4).config.backbone_config.model_type
-        'gpt2'
-
-        ```
-        """
-        missing: list[str] = []
-        trained: Any = backbone
-        if isinstance(backbone, (str, os.PathLike)):
-            trained, info = AutoModelForCausalLM.from_pretrained(  # ty: ignore[not-iterable]
-                backbone, use_safetensors=True, dtype=torch.float32, output_loading_info=True
-            )
-            missing = sorted(info["missing_keys"])  # transformers would only warn, and draw them
-        # copies: the given model stays as it is, whatever happens to this one
-        model = cls(cls.config_class(backbone_config=copy.deepcopy(trained.config), **config_fields))
-        model = model if trained.dtype == torch.float64 else model.float()
-        missing = missing or list(model.backbone.load_state_dict(trained.state_dict(), strict=False).missing_keys)
-        if missing:
-            raise ValueError(
-                f"the given language model has no weights for {len(missing)} tensors of {type(model.backbone).__name__}, "
-                f"for example {missing[0]!r}; give a checkpoint of the same architecture."
-            )
-        if getattr(trained, "generation_config", None) is not None:
-            model.generation_config = copy.deepcopy(trained.generation_config)
-        return model.train()
-
-    def get_input_embeddings(self) -> nn.Module:
-        """The token embeddings of the language model."""
-        return self.backbone.get_input_embeddings()
-
-    def set_input_embeddings(self, value: nn.Module) -> None:
-        """Replace the token embeddings of the language model."""
-        self.backbone.set_input_embeddings(value)
-
     def get_output_embeddings(self) -> nn.Module:
         """The output matrix of the language model."""
         return self.backbone.get_output_embeddings()
@@ -159,10 +103,6 @@ class SimCTGForCausalLM(ContrastiveGenerationMixin, ContrastivePreTrainedModel):
     def set_output_embeddings(self, new_embeddings: nn.Module) -> None:
         """Replace the output matrix of the language model."""
         self.backbone.set_output_embeddings(new_embeddings)
-
-    def resize_token_embeddings(self, *args: Any, **kwargs: Any) -> nn.Module:
-        """As `transformers.PreTrainedModel.resize_token_embeddings`, on the language model."""
-        return self.backbone.resize_token_embeddings(*args, **kwargs)
 
     def generate(self, inputs: Any = None, generation_config: Any = None, **kwargs: Any) -> Any:
         """As `transformers.GenerationMixin.generate` of the language model; contrastive search for `penalty_alpha` above 0.
@@ -263,8 +203,8 @@ class SimCTGForCausalLM(ContrastiveGenerationMixin, ContrastivePreTrainedModel):
     def _run(
         self, input_ids: torch.Tensor, attention_mask: torch.Tensor | None
     ) -> tuple[dict[str, torch.Tensor], tuple[torch.Tensor, ...]]:
-        self._check(input_ids, attention_mask)
-        mask = self._mask_of(input_ids) if attention_mask is None else attention_mask
+        self.check_ids(input_ids, attention_mask)
+        mask = self.mask_of(input_ids) if attention_mask is None else attention_mask
         outputs = self.backbone(
             input_ids=input_ids, attention_mask=mask, output_hidden_states=True, use_cache=False, return_dict=True
         )
@@ -272,40 +212,6 @@ class SimCTGForCausalLM(ContrastiveGenerationMixin, ContrastivePreTrainedModel):
         if not states:
             raise ValueError(f"{type(self.backbone).__name__} returns no hidden states, which SimCTG compares.")
         return {"logits": outputs.logits, "last_hidden_state": states[-1], "attention_mask": mask}, states
-
-    def _check(self, input_ids: torch.Tensor, attention_mask: torch.Tensor | None) -> None:
-        if input_ids.ndim != 2 or input_ids.is_floating_point():
-            raise ValueError(
-                f"`input_ids` has shape {list(input_ids.shape)} and type {input_ids.dtype}, expected whole numbers of shape "
-                "[batch, length]."
-            )
-        if attention_mask is not None and attention_mask.shape != input_ids.shape:
-            raise ValueError(
-                f"`attention_mask` has shape {list(attention_mask.shape)}, expected that of `input_ids`, "
-                f"{list(input_ids.shape)}."
-            )
-        # on a GPU the look at the values would make every step wait; the embedding's own assertion stops it there
-        if input_ids.device.type == "cpu" and input_ids.numel():
-            vocabulary = len(self.backbone.get_input_embeddings().weight)
-            low, high = int(input_ids.min()), int(input_ids.max())
-            if low < 0 or high >= vocabulary:
-                raise ValueError(
-                    f"`input_ids` has the token {low if low < 0 else high}, but the vocabulary goes from 0 to "
-                    f"{vocabulary - 1}; use the tokenizer of this model."
-                )
-
-    def _mask_of(self, input_ids: torch.Tensor) -> torch.Tensor:
-        """1 for tokens, 0 for runs of pad tokens at the ends of rows."""
-        config = self.config.get_text_config()
-        pad, end = getattr(config, "pad_token_id", None), getattr(config, "eos_token_id", None)
-        if pad is None:
-            return torch.ones_like(input_ids)
-        is_text = input_ids != pad
-        from_left, from_right = is_text.cumsum(1) > 0, is_text.flip(1).cumsum(1).flip(1) > 0
-        if pad == end or (isinstance(end, (list, tuple)) and pad in end):
-            # the first one behind the text is its end
-            from_right[:, 1:] |= from_right[:, :-1].clone()
-        return (from_left & from_right).to(input_ids.dtype)
 
     def _embed_for_encode(
         self, input_ids: torch.Tensor, attention_mask: torch.Tensor | None = None, *, readout: str

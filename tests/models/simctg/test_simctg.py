@@ -69,10 +69,10 @@ def test_without_a_mask_runs_of_padding_do_not_count():
     assert torch.equal(model(ids, labels=labels).loss, model(ids, mask, labels=labels).loss)
     # a pad token in the middle is a token
     ids[0, 2] = 0
-    assert model._mask_of(ids)[0].tolist() == [1] * 7
+    assert model.mask_of(ids)[0].tolist() == [1] * 7
     # where end of text and padding are one token, the first one behind the text is its end
     model.config.backbone_config.eos_token_id = 0
-    assert model._mask_of(ids)[1].tolist() == [1, 1, 1, 1, 1, 0, 0]
+    assert model.mask_of(ids)[1].tolist() == [1, 1, 1, 1, 1, 0, 0]
 
 
 def test_a_real_end_of_text_equal_to_padding_counts_with_a_mask():

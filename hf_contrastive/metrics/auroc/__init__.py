@@ -1,0 +1,1 @@
+"""The `auroc` metric; open it with `evaluate.load(metric_path("auroc"))`."""
