@@ -76,7 +76,7 @@ from transformers import AutoModelForSequenceClassification, AutoTokenizer
 model = AutoModelForSequenceClassification.from_pretrained("me/my-{spec.slug}")  # a folder or a hub id
 tokenizer = AutoTokenizer.from_pretrained("me/my-{spec.slug}")
 rewards = model.score("What is 2 + 3?", ["2 + 3 = 5", "2 + 3 = 6"], tokenizer=tokenizer)  # one number an answer
-course = model.score("What is 2 + 3?", "2 + 3 = 5", tokenizer=tokenizer, details=True)  # reward and Q-value at every token
+course = model.score("What is 2 + 3?", "2 + 3 = 5", tokenizer=tokenizer, details=True)  # at every token
 ```
 
 `{spec.config_class().__name__}` and `{spec.model_class().__name__}` come from `hf_contrastive`; {info}"""

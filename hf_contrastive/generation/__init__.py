@@ -1,5 +1,5 @@
-"""Decoding on top of `generate`: contrastive search, and a reward model that filters, guides or steers. Names are imported on first
-use."""
+"""Decoding on top of `generate`: contrastive search, and a reward model that filters, guides or steers. Names are
+imported on first use."""
 
 from __future__ import annotations
 

@@ -26,15 +26,15 @@ class FilteredGenerations:
     """Sampled answers, those that were stopped included; row by row, all samples of the first prompt first.
 
     Args:
-        sequences (`list[torch.LongTensor]`): tokens of every answer as far as it was written, without the prompt; the end of
-            text and stop strings included.
+        sequences (`list[torch.LongTensor]`): tokens of every answer as far as it was written, without the prompt; the
+            end of text and stop strings included.
         texts (`list[str]`, *optional*): the same as text, with a tokenizer.
         kept (`list[bool]`): whether the answer was not stopped by the filter.
-        finished (`list[bool]`): whether it ended by itself (end of text, stop string, a criterion), not by `max_new_tokens` or
-            the filter.
+        finished (`list[bool]`): whether it ended by itself (end of text, stop string, a criterion), not by
+            `max_new_tokens` or the filter.
         stopped_at (`list[int | None]`): place in the answer, from 0, of the first token whose Q-value is too low.
-        q_values (`list[torch.FloatTensor]`): Q-value at every token of the answer, from -1 to 1; of another tokenizer's reward
-            model, at every token that it reads the answer as.
+        q_values (`list[torch.FloatTensor]`): Q-value at every token of the answer, from -1 to 1; of another
+            tokenizer's reward model, at every token that it reads the answer as.
         rewards (`list[float | None]`): of every kept answer, at its last token; `None` for the others.
         prompt_index, sample_index (`list[int]`): which prompt the row continues, and its how-manieth sample it is.
         tokens_generated (`int`): tokens of all answers as far as they were written.
@@ -95,15 +95,16 @@ def filter_generations(
     seed: int = 0,
     **generate_arguments: Any,
 ) -> FilteredGenerations:
-    """Sample answers and stop those that will not reach the goal, while they are written (https://arxiv.org/abs/2407.13887).
+    """Sample answers and stop those that will not reach the goal, while they are written
+    (https://arxiv.org/abs/2407.13887).
 
-    Every `check_every` tokens a goal-conditioned reward model reads what is new of every answer; an answer with a token, behind
-    the first `skip_tokens`, whose Q-value is below `threshold` is dropped, and its place in the batch with it. What it would have
-    gone on to say costs nothing. The end of text counts as a token of the answer.
+    Every `check_every` tokens a goal-conditioned reward model reads what is new of every answer; an answer with a
+    token, behind the first `skip_tokens`, whose Q-value is below `threshold` is dropped, and its place in the batch
+    with it. What it would have gone on to say costs nothing. The end of text counts as a token of the answer.
 
-    What an answer says follows from `seed`, the number of its prompt and its number among the samples: not from which others are
-    dropped, nor from `check_every` and `max_rows` (up to the rounding of batches of another size). The answers that are kept are
-    therefore those of the same call with `threshold=None`, token by token.
+    What an answer says follows from `seed`, the number of its prompt and its number among the samples: not from which
+    others are dropped, nor from `check_every` and `max_rows` (up to the rounding of batches of another size). The
+    answers that are kept are therefore those of the same call with `threshold=None`, token by token.
 
     Args:
         model (`PreTrainedModel`): a decoder with `generate`.
@@ -111,27 +112,31 @@ def filter_generations(
         inputs (`str`, list of `str`, mapping of tensors or `Tensor`): prompts; token ids are padded on the left.
         tokenizer (*optional*): for texts and `stop_strings`.
         num_samples (`int`, defaults to 1): answers to each prompt.
-        threshold (`float` or `None`, defaults to 0.0): smallest Q-value that is not dropped, from -1 to 1; `None` keeps all.
+        threshold (`float` or `None`, defaults to 0.0): smallest Q-value that is not dropped, from -1 to 1; `None`
+            keeps all.
         skip_tokens (`int`, defaults to 5): first tokens of each answer that are not judged.
         check_every (`int`, defaults to 8): tokens between two looks of the reward model.
         goal_state (`torch.FloatTensor` `[dim]`, *optional*): in place of the reward model's own goal.
-        reward_tokenizer (*optional*): of the reward model, where it reads other tokens. Then the answers are turned into text and
-            read anew from the start at every look, which takes more time; `skip_tokens` and `q_values` refer to its tokens, and the
-            last token of an unfinished answer, which may still become another one, is judged at the next look.
+        reward_tokenizer (*optional*): of the reward model, where it reads other tokens. Then the answers are turned
+            into text and read anew from the start at every look, which takes more time; `skip_tokens` and `q_values`
+            refer to its tokens, and the last token of an unfinished answer, which may still become another one, is
+            judged at the next look.
         reward_inputs (as `inputs`, *optional*): the prompts as the reward model should see them, one for each prompt.
-        max_rows (`int`, *optional*): answers written at the same time. The rows are cut into groups of that many, and a group
-            begins when all answers of the one before have ended or were dropped.
+        max_rows (`int`, *optional*): answers written at the same time. The rows are cut into groups of that many, and
+            a group begins when all answers of the one before have ended or were dropped.
         seed (`int`, defaults to 0): of the draws.
-        **generate_arguments: of `generate`: `max_new_tokens` (of the whole answer, needed), `min_new_tokens`, `temperature`,
-            `top_k`, `top_p`, `stop_strings`, `do_sample=False` for greedy search, `penalty_alpha` with `top_k` for contrastive
-            search, ...
+        **generate_arguments: of `generate`: `max_new_tokens` (of the whole answer, needed), `min_new_tokens`,
+            `temperature`, `top_k` (50 when nothing is said, as in `generate`; 0 for all tokens), `top_p`,
+            `stop_strings`, ... Answers are sampled unless `do_sample=False` (greedy search), or `penalty_alpha` with
+            `top_k` (contrastive search) is given.
 
     Returns:
         [`FilteredGenerations`].
 
     Raises:
-        ValueError: no goal, a setting out of range, prompts that do not fit either model, models that read different tokens,
-            and arguments of `generate` that cannot work on rows that come and go; the message says what to change.
+        ValueError: no goal, a setting out of range, prompts that do not fit either model, models that read different
+            tokens, and arguments of `generate` that cannot work on rows that come and go; the message says what to
+            change.
 
     Example:
 

@@ -34,8 +34,8 @@ class GuidedStep:
     Args:
         text (`str`): what was written.
         tokens (`list[int]`): the same as token ids, a stop string and the end of text included.
-        p (`float`): how likely the language model finds it: product of the probabilities of its tokens to the power of one over
-            their number.
+        p (`float`): how likely the language model finds it: product of the probabilities of its tokens to the power of
+            one over their number.
         c (`float` or `None`): what the confidence function says of it.
         q (`float` or `None`): cosine of the mean of its states with the goal; none without a reward model.
         score (`float`): `c ** r * p ** (1 - r)`.
@@ -96,18 +96,18 @@ def goal_guided_generate(
     seed: int = 0,
     **generate_arguments: Any,
 ) -> GuidedGenerations | list[GuidedGenerations]:
-    """Step beam search towards a goal (https://arxiv.org/abs/2407.13887): beams grow by whole lines, and those whose states are near
-    the goal go on.
+    """Step beam search towards a goal (https://arxiv.org/abs/2407.13887): beams grow by whole lines, and those whose
+    states are near the goal go on.
 
-    A step is what is written up to one of `step_stop`, or to the end of text. Every beam samples `samples_per_beam` next steps
-    (the prompt itself `num_beams * samples_per_beam`), and of all beams so made, and of those that have ended, the best
-    `num_beams` are kept:
+    A step is what is written up to one of `step_stop`, or to the end of text. Every beam samples `samples_per_beam`
+    next steps (the prompt itself `num_beams * samples_per_beam`), and of all beams so made, and of those that have
+    ended, the best `num_beams` are kept:
 
         score of a step  s = c ** r * p ** (1 - r),    r = 2 ** confidence_ratio / (1 + 2 ** confidence_ratio)
         score of a beam  (product of s over its n steps) ** (1 / n) + goal_weight * q
 
-    with p the step's probability (see [`GuidedStep`]), c a confidence in it (without one, r is 0), and q the cosine of the mean of
-    its states with the goal. Beams of the same tokens count once.
+    with p the step's probability (see [`GuidedStep`]), c a confidence in it (without one, r is 0), and q the cosine of
+    the mean of its states with the goal. Beams of the same tokens count once.
 
     Args:
         model (`PreTrainedModel`): a decoder with `generate`.
@@ -115,19 +115,21 @@ def goal_guided_generate(
         inputs (`str`, list of `str`, mapping of tensors or `Tensor`): prompts, searched one after the other.
         tokenizer: of the model.
         num_beams (`int`, defaults to 5): beams that are kept.
-        samples_per_beam (`int`, defaults to 2): next steps sampled for each; 1 with contrastive search, which does not sample.
+        samples_per_beam (`int`, defaults to 2): next steps sampled for each; 1 with contrastive search, which does not
+            sample.
         step_stop (`str` or list of `str`, defaults to a line break): where steps end.
         max_steps (`int`, defaults to 16): steps of a beam.
-        max_step_tokens (`int`, defaults to 64): tokens of a step; a longer one is cut, and the next begins there. A beam for which
-            a model has no room for as many goes on no more.
+        max_step_tokens (`int`, defaults to 64): tokens of a step; a longer one is cut, and the next begins there. A
+            beam for which a model has no room for as many goes on no more.
         goal_weight (`float`, defaults to 1.0): weight of the goal; 0 is plain step beam search.
-        confidence (function, *optional*): `confidence(prompt, steps_so_far, step)` gives a number above 0, at most 1, for example
-            the model's own judgement of the step.
-        confidence_ratio (`float`, defaults to 0.0): above 0 the confidence weighs more than the probability, below 0 less.
-        temperature_beams (`float`, defaults to 0.0): 0 keeps the best beams; above, beams are drawn without replacement with
-            probabilities softmax(score / temperature).
-        with_prefix (`bool`, defaults to `True`): the states of a step are those it has behind the prompt and the steps before it;
-            `False`: those of its text alone, as the official code computes them.
+        confidence (function, *optional*): `confidence(prompt, steps_so_far, step)` gives a number above 0, at most 1,
+            for example the model's own judgement of the step.
+        confidence_ratio (`float`, defaults to 0.0): above 0 the confidence weighs more than the probability, below 0
+            less.
+        temperature_beams (`float`, defaults to 0.0): 0 keeps the best beams; above, beams are drawn without
+            replacement with probabilities softmax(score / temperature).
+        with_prefix (`bool`, defaults to `True`): the states of a step are those it has behind the prompt and the steps
+            before it; `False`: those of its text alone, as the official code computes them.
         goal_state (`torch.FloatTensor` `[dim]`, *optional*): in place of the reward model's own goal.
         seed (`int`, defaults to 0): of all draws.
         **generate_arguments: of `generate`, for the steps: `temperature`, `top_p`, `penalty_alpha`, ...
@@ -136,8 +138,8 @@ def goal_guided_generate(
         [`GuidedGenerations`], or a list of them, one for each prompt, when `inputs` is not a single text.
 
     Raises:
-        ValueError: no goal, a setting out of range, a prompt that does not fit a model, models that read different tokens, and
-            arguments of `generate` that cannot work here.
+        ValueError: no goal, a setting out of range, a prompt that does not fit a model, models that read different
+            tokens, and arguments of `generate` that cannot work here.
 
     Example:
 
@@ -197,8 +199,8 @@ def goal_guided_generate(
             check_window(each, what, prompts.lengths(), max_step_tokens, "pass max_step_tokens={room} or fewer")
     ratio = 2.0**confidence_ratio / (1 + 2.0**confidence_ratio) if confidence is not None else 0.0
     search = _Search(
-        model, reward_model, goal, tokenizer, decoder, num_beams, samples_per_beam, max_steps, max_step_tokens, goal_weight,
-        confidence, ratio, temperature_beams, with_prefix, seed,
+        model, reward_model, goal, tokenizer, decoder, num_beams, samples_per_beam, max_steps, max_step_tokens,
+        goal_weight, confidence, ratio, temperature_beams, with_prefix, seed,
     )  # fmt: skip
     with reading(model, reward_model):
         found = []

@@ -58,7 +58,8 @@ class IdScores:
             One [`AnswerReading`] a row, of the whole answer.
         """
         assert self.reader is not None
-        # behind the end of a row there is padding, which need not be in the reward model's vocabulary; nothing looks at it
+        # behind the end of a row there is padding, which need not be in the reward model's vocabulary; nothing looks
+        # at it
         places = torch.arange(tokens.shape[1], device=tokens.device)
         tokens = tokens.masked_fill(places >= torch.tensor(counts, device=tokens.device)[:, None], 0)
         values, q_values = self.model.read_states(self.reader.read(tokens), self.goal)
@@ -137,7 +138,8 @@ class TextScores:
         return found
 
     def _text(self, row: int, count: int | None = None) -> str:
-        """Text of an answer, or of its first tokens; decoded behind its prompt, so that a space at its start is not lost."""
+        """Text of an answer, or of its first tokens; decoded behind its prompt, so that a space at its start is not
+        lost."""
         options = {"skip_special_tokens": True, "clean_up_tokenization_spaces": False}
         written = self.written[self.rows[row]]
         answer = self.answers[row] if count is None else self.answers[row][:count]
@@ -146,7 +148,8 @@ class TextScores:
         return whole[len(before) :] if whole.startswith(before) else self.tokenizer.decode(answer, **options)
 
     def _encode(self, row: int, end: bool) -> tuple[list[int], int, list[int]]:
-        """Tokens of prompt and answer, the place of the answer's first one, and how many characters each of them reaches."""
+        """Tokens of prompt and answer, the place of the answer's first one, and how many characters each of them
+        reaches."""
         prompt, text = self.prompts[self.rows[row]], self._text(row)
         tokenizer = self.reward_tokenizer
         eos = tokenizer.eos_token_id

@@ -28,9 +28,9 @@ _TAIL = 2
 class StateReader:
     """Last hidden states of a reward model's backbone for rows that grow: every token is read once, over a cache.
 
-    Recurrent states that take one token at a time get them one after the other. Where the backbone keeps no cache whose rows can
-    be taken out, or reads padded rows over it otherwise than at once, everything is read anew each time: slower, the same
-    states. Which way a model can go is found out by comparison when it is first used.
+    Recurrent states that take one token at a time get them one after the other. Where the backbone keeps no cache
+    whose rows can be taken out, or reads padded rows over it otherwise than at once, everything is read anew each
+    time: slower, the same states. Which way a model can go is found out by comparison when it is first used.
 
     Args:
         reward_model ([`GoalConditionedRewardModel`]): has `backbone`, and `last_hidden_state` in its output.
@@ -41,7 +41,8 @@ class StateReader:
         self.model = reward_model
         self.device = reward_model.device
         self.takes_positions = takes(reward_model.backbone.forward, "position_ids")
-        #: "pieces": several new tokens at once; "columns": one after the other, as recurrent states need; "anew": everything
+        # : "pieces": several new tokens at once; "columns": one after the other, as recurrent states need; "anew":
+        # everything
         self.way = "pieces" if takes(reward_model.backbone.forward, "past_key_values") else "anew"
         self.cache: Any = None
         self._branches: Any = None
@@ -69,7 +70,8 @@ class StateReader:
             if self.way != "anew":
                 self.way = known.get(key, "columns" if self._is_recurrent() else "pieces")
             return
-        # a model that is known reads the same pieces as one that is compared, so that its numbers are the same to the last bit
+        # a model that is known reads the same pieces as one that is compared, so that its numbers are the same to the
+        # last bit
         expected = None if key in known else self._read_all(ids, mask)[:, -1]
         for way in ("pieces", "columns") if key not in known else (known[key],):
             self._restart(way)

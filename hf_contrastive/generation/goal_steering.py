@@ -24,16 +24,18 @@ from hf_contrastive.generation.row_decoding import text_window
 
 
 class GoalSteering(LogitsProcessor):
-    """Lets a goal-conditioned reward model (https://arxiv.org/abs/2407.13887) have a say in every token of a `generate` call.
+    """Lets a goal-conditioned reward model (https://arxiv.org/abs/2407.13887) have a say in every token of a
+    `generate` call.
 
-    The `top_k` most likely tokens of every row are tried: the reward model reads each of them behind the text, and the cosine q
-    of its state there with the goal is added. All other tokens are out:
+    The `top_k` most likely tokens of every row are tried: the reward model reads each of them behind the text, and the
+    cosine q of its state there with the goal is added. All other tokens are out:
 
         new score = log_softmax(scores) + weight * q
 
-    Works with greedy search, sampling (temperature, top-k and top-p come after it), beams and several sequences a prompt. Costs
-    `top_k` tokens of the reward model a step and row. Its cache follows the text, also where beams are reordered; at a text it does
-    not know it starts anew, so one object can serve many calls with the same prompts' mask.
+    Works with greedy search, sampling (temperature, top-k and top-p come after it), beams and several sequences a
+    prompt. Costs `top_k` tokens of the reward model a step and row. Its cache follows the text, also where beams are
+    reordered; at a text it does not know it starts anew, so one object can serve many calls with the same prompts'
+    mask.
 
     Args:
         reward_model ([`GoalConditionedRewardModel`]): reads the same token ids as the model that writes.
@@ -43,7 +45,8 @@ class GoalSteering(LogitsProcessor):
         goal_state (`torch.FloatTensor` `[dim]`, *optional*): in place of the reward model's own goal.
 
     Raises:
-        ValueError: no goal, a weight that is not finite, `top_k` below 1; when called, a mask or a vocabulary that does not fit.
+        ValueError: no goal, a weight that is not finite, `top_k` below 1; when called, a mask or a vocabulary that
+            does not fit.
 
     Example:
 
@@ -164,18 +167,21 @@ def goal_steered_generate(
     Args:
         model (`PreTrainedModel`): a decoder with `generate`.
         reward_model ([`GoalConditionedRewardModel`]): reads the same token ids.
-        inputs (`str`, list of `str`, mapping of tensors or `Tensor`): texts (these need `tokenizer`), or ids padded on the left.
+        inputs (`str`, list of `str`, mapping of tensors or `Tensor`): texts (these need `tokenizer`), or ids padded on
+            the left.
         weight, top_k, goal_state: as in [`GoalSteering`].
         tokenizer (*optional*): for texts and `stop_strings`.
         stop_strings (`str` or list of `str`, *optional*): generation of a text ends when it ends with one of them.
-        **generate_arguments: of `generate`, for example `max_new_tokens`, `do_sample`, `num_beams`, `penalty_alpha` for contrastive
-            search among the steered tokens.
+        **generate_arguments: of `generate`, for example `max_new_tokens`, `do_sample`, `num_beams`, `penalty_alpha`
+            for contrastive search among the steered tokens.
 
     Returns:
-        For texts: the continuation (`str`), or a list of them. Otherwise, or with `return_dict_in_generate`, what `generate` returns.
+        For texts: the continuation (`str`), or a list of them. Otherwise, or with `return_dict_in_generate`, what
+            `generate` returns.
 
     Raises:
-        ValueError: what [`GoalSteering`] refuses, encoder-decoders, prompts that do not fit a model, and texts without tokenizer.
+        ValueError: what [`GoalSteering`] refuses, encoder-decoders, prompts that do not fit a model, and texts without
+            tokenizer.
 
     Example:
 

@@ -1,4 +1,5 @@
-"""`generate` in pieces: rows that end are found, caches are cut to the rows that go on, and every row has its own draws."""
+"""`generate` in pieces: rows that end are found, caches are cut to the rows that go on, and every row has its own
+draws."""
 
 from __future__ import annotations
 
@@ -106,7 +107,8 @@ def take_rows(cache: DynamicCache, rows: Tensor) -> DynamicCache:
 
 
 def row_draws(seed: int, row: Sequence[int], steps: int) -> Tensor:
-    """Uniform draws `[steps]` (float64, from 0 to below 1) of one row: they follow from `seed` and the numbers in `row` alone.
+    """Uniform draws `[steps]` (float64, from 0 to below 1) of one row: they follow from `seed` and the numbers in
+    `row` alone.
 
     Whatever else is drawn, in which order, and how many steps are asked for, changes nothing about them.
     """
@@ -115,11 +117,15 @@ def row_draws(seed: int, row: Sequence[int], steps: int) -> Tensor:
     return torch.rand(steps, dtype=torch.float64, generator=generator)
 
 
+def _wide(device: torch.device) -> torch.dtype:
+    return torch.float32 if device.type == "mps" else torch.float64
+
+
 class InverseSampler(LogitsProcessor):
     """Leaves one finite score a row: that of the token which the row's draw for this step picks.
 
-    The draw is put through the inverse of the distribution function, tokens in the order of the vocabulary. It has to come
-    after everything else that changes scores.
+    The draw is put through the inverse of the distribution function, tokens in the order of the vocabulary. It has to
+    come after everything else that changes scores.
 
     Args:
         draws (`Tensor` `[rows, steps]`): numbers from 0 to below 1.
@@ -130,8 +136,7 @@ class InverseSampler(LogitsProcessor):
         self.draws, self.start = draws, start
 
     def __call__(self, input_ids: Tensor, scores: Tensor) -> Tensor:
-        wide = torch.float32 if scores.device.type == "mps" else torch.float64
-        below = scores.softmax(-1).cumsum(-1, dtype=wide)
+        below = scores.softmax(-1).cumsum(-1, dtype=_wide(scores.device))
         total = below[:, -1:].contiguous()
         if scores.device.type == "cpu" and not bool(torch.isfinite(total).all()):
             raise FloatingPointError(
@@ -223,9 +228,10 @@ class Piece:
 class RowDecoder:
     """`model.generate` in pieces that together are one uninterrupted `generate`.
 
-    Lengths refer to the whole answer, whatever the pieces. Sampling takes its draws from outside (see [`InverseSampler`]),
-    behind temperature, top-k and the like. Greedy search and contrastive search (`penalty_alpha=0.6, top_k=4`, or
-    `custom_generate=contrastive_search`) work too; a loop of one's own reads the context anew for each piece.
+    Lengths refer to the whole answer, whatever the pieces. Sampling takes its draws from outside (see
+    [`InverseSampler`]), behind temperature, top-k and the like. Greedy search and contrastive search
+    (`penalty_alpha=0.6, top_k=4`, or `custom_generate=contrastive_search`) work too; a loop of one's own reads the
+    context anew for each piece.
 
     Args:
         model (`PreTrainedModel`): a decoder.
@@ -370,7 +376,7 @@ class RowDecoder:
             last = []
             if self.samples:  # `generate` puts processors from outside before the warpers, so the choice is made here
                 assert draws is not None
-                last = [InverseSampler(draws.to(input_ids.device), start)]
+                last = [InverseSampler(draws.to(_wide(input_ids.device)).to(input_ids.device), start)]
                 kwargs["generation_config"].do_sample = False
             processors = LogitsProcessorList([*first, *logits_processor, *last])
             inner = self.inner if self.inner is not None else type(model)._sample

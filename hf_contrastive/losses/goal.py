@@ -284,7 +284,7 @@ def goal_contrastive_loss_at(
         >>> from hf_contrastive.losses import goal_contrastive_loss_at
         >>> hidden = torch.ones(1, 4, 2)
         >>> last = torch.tensor([[-1]])
-        >>> float(goal_contrastive_loss_at(hidden, hidden, last, last, last, last).pos_sim)
+        >>> round(float(goal_contrastive_loss_at(hidden, hidden, last, last, last, last).pos_sim), 4)
         1.0
     """
     rows = torch.arange(len(chosen_hidden), device=chosen_hidden.device)[:, None]

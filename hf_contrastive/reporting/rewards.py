@@ -85,7 +85,8 @@ def plot_reward_courses(
                 rows += [[name, word, share, *values] for share, *values in zip(shares, mean, low, high, strict=True)]
             axis.set_xlabel("share of the answer read, %")
             axis.set_ylabel(title)
-            axis.legend(title="answers, mean and middle half")
+            if not place:
+                axis.legend(title="answers, mean and middle half")
         heading = compose_title("Along right and wrong answers", data)
         figure.suptitle(heading)
         said = ", ".join(

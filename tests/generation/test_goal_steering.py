@@ -1,4 +1,5 @@
-"""Steering by token: the scores are those of the full reward model on every candidate, whatever `generate` does with the rows."""
+"""Steering by token: the scores are those of the full reward model on every candidate, whatever `generate` does with
+the rows."""
 
 from __future__ import annotations
 
@@ -123,9 +124,11 @@ def test_reward_models_of_many_kinds(name, mode):
     assert ways == {{"jamba": "columns", "mamba": "anew"}.get(name, "pieces")}
 
 
-def test_ended_rows_and_tokens_chosen_by_others():
-    """A token that steering never tried (padding behind the end, another processor's choice) is read like any other."""
-    model, reward_model = tiny_model("llama"), reward_of("gpt2")
+@pytest.mark.parametrize("name", ["gpt2", "mistral_window", "jamba", "mamba"])
+def test_ended_rows_and_tokens_chosen_by_others(name):
+    """A token that steering never tried (padding behind the end, another processor's choice) is read like any
+    other."""
+    model, reward_model = tiny_model("llama"), reward_of(name)
     inputs = padded(model, prompts(*ROWS))
     mask = inputs["attention_mask"]
 

@@ -4,7 +4,10 @@ from typing import Any
 
 from huggingface_hub.dataclasses import strict
 from transformers import PreTrainedConfig
-from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
+from transformers.models.auto.modeling_auto import (
+    MODEL_FOR_CAUSAL_LM_MAPPING_NAMES,
+    MODEL_FOR_MASKED_LM_MAPPING_NAMES,
+)
 
 from hf_contrastive.configuration_utils import ContrastiveConfig, require, require_model_type
 
@@ -44,8 +47,9 @@ class DecoderConfig(ContrastiveConfig):
         """Refuse models that predict no next token."""
         kind = getattr(self.backbone_config, "model_type", None)
         encoder_decoder = getattr(self.backbone_config, "is_encoder_decoder", False)
-        # BERT and its like see what comes after a token, unless they are told that they are decoders
-        causal = getattr(self.backbone_config, "is_decoder", True) is not False
+        # BERT and its like, which fill in masks, see what comes after a token, unless they are told that they are decoders
+        fills_in = kind in MODEL_FOR_MASKED_LM_MAPPING_NAMES
+        causal = not fills_in or getattr(self.backbone_config, "is_decoder", True) is not False
         require(
             kind is None or (kind in MODEL_FOR_CAUSAL_LM_MAPPING_NAMES and causal and not encoder_decoder),
             "backbone_config.model_type",

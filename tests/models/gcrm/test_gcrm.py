@@ -131,7 +131,7 @@ def test_future_only_leaves_pairs_out():
     assert abs(losses[0] - losses[1]) > 1e-4
 
 
-@pytest.mark.parametrize("name", ["gpt2", "llama", "opt", "bloom", "mistral_window"])
+@pytest.mark.parametrize("name", ["gpt2", "llama", "opt", "gpt_neox", "bloom", "mistral_window"])
 def test_scores_do_not_depend_on_padding(name):
     model = wrapped(name).double()
     model.set_goal_state(torch.randn(model.config.state_size))
