@@ -137,8 +137,8 @@ class RewardMeasureArguments:
     pictures: bool = option(True, "Draw curves, and reward and Q-value along right and wrong answers.")
 
 
-def fields_of(model: RewardModelArguments) -> dict[str, Any]:
-    """The fields of the system's configuration that the arguments set."""
+def fields_of(model: RewardModelArguments, beta: float | None = None) -> dict[str, Any]:
+    """The fields of the system's configuration that the arguments set; `beta` of an arm goes before that of the arguments."""
     names = (
         "value_head",
         "sim_samples",
@@ -148,6 +148,8 @@ def fields_of(model: RewardModelArguments) -> dict[str, Any]:
         "strategy",
     )
     given = {name: getattr(model, name) for name in names if getattr(model, name) is not None}
+    beta = model.beta if beta is None else beta
+    given |= {} if beta is None else {"beta": beta}
     return {**given, "future_only": model.future_only, "per_sample": model.per_sample}
 
 

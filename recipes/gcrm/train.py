@@ -63,6 +63,10 @@ def main() -> None:
         texts = preferences.language_texts(model_arguments, data, pairs) if new else None
         tokenizer = preferences.make_tokenizer(model_arguments, texts)
         pipeline = preferences.PreferencePipeline.build(tokenizer, pairs, data)
+    fields = {arm: preferences.fields_of(model_arguments, ARMS[arm][1]) for arm in comparison.arms}
+    with common.plain_errors():
+        for given in fields.values():  # wrong values are named before anything is trained
+            SPEC.config_class()(backbone_config={"model_type": "gpt2"}, **given)
     set_seed(args.seed)
     place = model_arguments.backbone
     if new:
@@ -73,12 +77,10 @@ def main() -> None:
     rows, trainer, title = [], None, ""
     for arm in comparison.arms:
         final = arm == comparison.arms[-1]
-        title, beta = ARMS[arm]
-        beta = model_arguments.beta if beta is None else beta
-        fields = preferences.fields_of(model_arguments) | ({} if beta is None else {"beta": beta})
+        title = ARMS[arm][0]
         set_seed(args.seed)
         with common.plain_errors():
-            model = preferences.make_model(SPEC, model_arguments, place, data.max_length, fields)
+            model = preferences.make_model(SPEC, model_arguments, place, data.max_length, fields[arm])
         if run.dry_run:
             preferences.dry_run(model, pipeline)
             continue

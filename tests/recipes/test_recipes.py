@@ -51,6 +51,12 @@ PLAIN = {"image": ("--pictures", "false", "--linear_probe", "false"), "text": ("
 PLAIN["preference"] = PLAIN["text"]
 
 
+@pytest.fixture(autouse=True)
+def few_texts(monkeypatch):
+    """A tokenizer for a handful of steps does not need as many texts."""
+    monkeypatch.setattr(preferences, "ARITHMETIC_TEXTS", 500)
+
+
 def run(slug: str, *words: str) -> None:
     """`main()` of a system's recipe with these words on the command line."""
     run_recipe(f"{slug}/train.py", *words)
