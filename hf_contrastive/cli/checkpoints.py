@@ -112,7 +112,7 @@ def load_encoder(checkpoint: str, device: str = "auto") -> Encoder:
 
     target = pick_device(device)
     checkpoint = os.path.expanduser(checkpoint)
-    info = _look_at(checkpoint)
+    info = look_at(checkpoint)
     if not info.is_adapter:
         if info.system is None:
             kind = f"a {info.model_type!r} model" if info.model_type else "a model without a model_type"
@@ -146,7 +146,7 @@ def load_encoder(checkpoint: str, device: str = "auto") -> Encoder:
     return Encoder(model.eval().to(target), processor, public_name(checkpoint), target)
 
 
-def _look_at(checkpoint: str) -> CheckpointInfo:
+def look_at(checkpoint: str) -> CheckpointInfo:
     """`check_checkpoint`; a name that can only be a folder is not asked for on the hub."""
     if os.path.exists(checkpoint):
         return check_checkpoint(checkpoint)

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import contextlib
 import json
+import os
 import sys
 import time
 from collections.abc import Generator, Sequence
+from pathlib import Path
 from typing import Any
 
 from rich.console import Console
@@ -118,6 +120,37 @@ def print_note(text: str) -> None:
 def print_json(value: Any) -> None:
     """JSON on stdout."""
     sys.stdout.write(json.dumps(value, indent=2, ensure_ascii=False, default=str) + "\n")
+
+
+def replace_file(temporary: Path, path: Path) -> None:
+    """Put a finished file in its place, whole."""
+    with open(temporary, "rb") as handle:
+        os.fsync(handle.fileno())
+    os.replace(temporary, path)
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write a file that is complete or untouched."""
+    temporary = path.with_name(path.name + ".tmp")
+    temporary.write_text(text, encoding="utf-8")
+    replace_file(temporary, path)
+
+
+def wants_stdout(file: Path | None) -> bool:
+    """Whether `--json -` asks for JSON on stdout, so that nothing else may stand there."""
+    return file is not None and str(file) == "-"
+
+
+def give_json(record: dict[str, Any], file: Path | None) -> None:
+    """Print the numbers as JSON or write them to a file, as `--json` asks."""
+    if file is None:
+        return
+    if wants_stdout(file):
+        print_json(record)
+        return
+    file.parent.mkdir(parents=True, exist_ok=True)
+    write_text(file, json.dumps(record, indent=2, ensure_ascii=False) + "\n")
+    print_line(f"wrote {file}")
 
 
 def print_table(

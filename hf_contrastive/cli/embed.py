@@ -3,14 +3,22 @@
 from __future__ import annotations
 
 import json
-import os
 import shutil
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from hf_contrastive.cli.common import CliError, Progress, WrongUsage, examples, print_line, print_note
+from hf_contrastive.cli.common import (
+    CliError,
+    Progress,
+    WrongUsage,
+    examples,
+    print_line,
+    print_note,
+    replace_file,
+    write_text,
+)
 
 
 if TYPE_CHECKING:
@@ -203,19 +211,6 @@ def _read_state(parts: Path) -> dict[str, Any] | None:
         return None
 
 
-def _replace(temporary: Path, path: Path) -> None:
-    """Put a finished file in its place, whole."""
-    with open(temporary, "rb") as handle:
-        os.fsync(handle.fileno())
-    os.replace(temporary, path)
-
-
-def _write_text(path: Path, text: str) -> None:
-    temporary = path.with_name(path.name + ".tmp")
-    temporary.write_text(text, encoding="utf-8")
-    _replace(temporary, path)
-
-
 def _open_parts(parts: Path, state: dict[str, Any], restart: bool) -> None:
     """Make the folder of pieces; refuse pieces that another model, dataset or setting made."""
     if restart and parts.is_dir():
@@ -237,7 +232,7 @@ def _open_parts(parts: Path, state: dict[str, Any], restart: bool) -> None:
         if any(parts.iterdir()):
             for stray in [*parts.glob("rows-*.parquet*"), *parts.glob("*.tmp")]:
                 stray.unlink()  # pieces nobody can vouch for
-        _write_text(parts / STATE, json.dumps(state, indent=1))
+        write_text(parts / STATE, json.dumps(state, indent=1))
 
 
 def _count_done(parts: Path, state: dict[str, Any]) -> int:
@@ -274,7 +269,7 @@ def _write_part(path: Path, embeds: np.ndarray, rows: Any, copied: list[str]) ->
     table = table.append_column("embedding", vectors).replace_schema_metadata(None)
     temporary = path.with_name(path.name + ".tmp")
     pq.write_table(table, temporary)
-    _replace(temporary, path)
+    replace_file(temporary, path)
 
 
 def _label_names(rows: Any, copied: list[str]) -> list[str] | None:
@@ -303,7 +298,7 @@ def _merge(parts: Path, output: Path, about: dict[str, Any]) -> int:
         with pq.ParquetWriter(temporary, schema) as writer:
             for piece in pieces:
                 writer.write_table(pq.read_table(piece).replace_schema_metadata(schema.metadata))
-        _replace(temporary, output)
+        replace_file(temporary, output)
         return dim
     _merge_npy(pieces, temporary, dim, about["rows"])
     further: dict[str, list[Any]] = {}
@@ -314,8 +309,8 @@ def _merge(parts: Path, output: Path, about: dict[str, Any]) -> int:
     # the facts one a line, the values (one a row of the matrix) without a line each
     facts = json.dumps(about, indent=1, ensure_ascii=False).removesuffix("\n}")
     values = json.dumps(further, ensure_ascii=False, default=str)
-    _write_text(_sidecar(output), f'{facts},\n "values": {values}\n}}\n')
-    _replace(temporary, output)
+    write_text(_sidecar(output), f'{facts},\n "values": {values}\n}}\n')
+    replace_file(temporary, output)
     return dim
 
 

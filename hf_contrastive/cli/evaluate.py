@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import json
-import os
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -18,10 +16,11 @@ from hf_contrastive.cli.common import (
     Progress,
     WrongUsage,
     examples,
-    print_json,
+    give_json,
     print_line,
     print_note,
     print_table,
+    wants_stdout,
 )
 
 
@@ -202,7 +201,7 @@ def _labels(rows: Any, split: str, dataset: str) -> np.ndarray:
     return np.asarray(names)[values] if names else np.asarray(values)
 
 
-def _interval(share: float, rows: int) -> tuple[float, float]:
+def interval(share: float, rows: int) -> tuple[float, float]:
     """Bootstrap interval of a share of right answers: resampling 0/1 rows depends on their number only."""
     import numpy as np
 
@@ -225,7 +224,7 @@ def _report(
     results: list[dict[str, Any]] = []
     for features in inputs.features:
         numbers = measure(features)
-        intervals = {name: _interval(numbers[name], rows) for name in (with_interval or (main,))}
+        intervals = {name: interval(numbers[name], rows) for name in (with_interval or (main,))}
         results.append({"encoder": features.encoder, **numbers, "interval_95": intervals})
     record = {
         "metric": main,
@@ -234,8 +233,8 @@ def _report(
         "protocol": {"readout": inputs.readout, "dimension": inputs.dim, **protocol},
         "results": results,
     }
-    if json_file is not None and str(json_file) == "-":
-        print_json(record)
+    if wants_stdout(json_file):
+        give_json(record, json_file)
         return
     print_line(f"{title} of {inputs.checkpoint} on {inputs.dataset}", style="bold")
     print_line(f"protocol: {'; '.join(_fact(key, value) for key, value in record['protocol'].items())}", style="dim")
@@ -257,12 +256,7 @@ def _report(
                 f"note: the checkpoint is not better than the baseline '{result['encoder']}'. Train longer, check the "
                 "augmentations, or read at another place (--readout)."
             )
-    if json_file is not None:
-        json_file.parent.mkdir(parents=True, exist_ok=True)
-        temporary = json_file.with_name(json_file.name + ".tmp")
-        temporary.write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
-        os.replace(temporary, json_file)
-        print_line(f"wrote {json_file}")
+    give_json(record, json_file)
 
 
 def _percent(value: float) -> str:

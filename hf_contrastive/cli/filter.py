@@ -13,13 +13,15 @@ from hf_contrastive.cli.common import (
     CliError,
     WrongUsage,
     examples,
+    give_json,
     print_line,
     print_note,
     print_table,
     quiet_libraries,
+    wants_stdout,
 )
 from hf_contrastive.cli.evaluate import PROTOCOL, Device, JsonFile
-from hf_contrastive.cli.score import (
+from hf_contrastive.cli.reward_models import (
     MODEL_TYPE,
     Dtype,
     RewardModel,
@@ -27,10 +29,8 @@ from hf_contrastive.cli.score import (
     Threshold,
     as_typed,
     first_words,
-    give_json,
     load_reward_model,
     tell_no_goal,
-    wants_stdout,
 )
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import json
-import os
 import re
 import warnings
 from collections.abc import Callable, Sequence
@@ -19,13 +18,25 @@ from hf_contrastive.cli.common import (
     Progress,
     WrongUsage,
     examples,
-    print_json,
+    give_json,
     print_line,
     print_note,
     print_table,
     quiet_libraries,
+    wants_stdout,
+    write_text,
 )
-from hf_contrastive.cli.evaluate import DATA, OUT, PROTOCOL, SPEED, Device, JsonFile, Name, TestFraction
+from hf_contrastive.cli.evaluate import DATA, OUT, PROTOCOL, SPEED, Device, JsonFile, Name, TestFraction, interval
+from hf_contrastive.cli.reward_models import (
+    Dtype,
+    RewardModel,
+    SkipTokens,
+    Threshold,
+    as_typed,
+    first_words,
+    load_reward_model,
+    tell_no_goal,
+)
 
 
 EXAMPLES = examples(
@@ -34,30 +45,12 @@ EXAMPLES = examples(
     "hf-contrastive score out/gcrm-arithmetic --data arithmetic --kind answers",
     "hf-contrastive score out/gcrm-hh-rlhf --data pairs.jsonl --out scores.jsonl --batch-size 32",
 )
-DTYPES = ("auto", "float32", "bfloat16", "float16")
 KINDS = ("auto", "pairs", "answers")
 #: parts of an answer after which its reward is looked at, as in the recipe's table
 SHARES = (0.2, 0.4, 0.6, 0.8, 1.0)
-#: characters of an answer that are shown in a table
-WIDTH = 60
-MODEL_TYPE = "gcrm"
 ARITHMETIC = "arithmetic"
 #: of the built-in data: its pairs, and its marked answers
 _ARITHMETIC_COLUMNS = ("question", "correct", "incorrect", "generated_solution", "is_correct")
-_NAMES = (
-    "split|name|test_fraction|max_samples|on_empty|max_length|prompt_column|chosen_column|rejected_column|answer_column"
-    "|label_column|as_chat|max_new_tokens|num_samples|threshold|skip_tokens|temperature|top_k|top_p"
-)
-_ARGUMENT = re.compile(rf"\b(?P<assigned>{_NAMES})=(?:'(?P<value>[^']*)')?|`(?P<quoted>{_NAMES})`")
-
-Threshold = Annotated[
-    float,
-    typer.Option(min=-1, max=1, help="The filter stops an answer whose Q-value is lower.", rich_help_panel=PROTOCOL),
-]
-SkipTokens = Annotated[
-    int, typer.Option(min=0, help="First tokens of an answer that are not filtered by.", rich_help_panel=PROTOCOL)
-]
-Dtype = Annotated[str, typer.Option(help=f"{', '.join(DTYPES[:-1])} or {DTYPES[-1]}.", rich_help_panel=SPEED)]
 
 
 def command(
@@ -164,10 +157,8 @@ def command(
         if not reward.has_goal:
             print_note(f"note: {tell_no_goal(reward)}")
     if out is not None:
-        from hf_contrastive.cli.embed import _write_text
-
         out.parent.mkdir(parents=True, exist_ok=True)
-        _write_text(out, "".join(json.dumps(line, ensure_ascii=False) + "\n" for line in lines))
+        write_text(out, "".join(json.dumps(line, ensure_ascii=False) + "\n" for line in lines))
         (print_line if show else print_note)(f"wrote {out}: {len(lines)} lines")
     give_json(record, json_file)
 
@@ -246,159 +237,6 @@ def _check_usage(
         raise CliError(f"{out} exists; nothing was changed. Type --overwrite to replace it, or another --out.")
 
 
-# ---------------------------------------------------------------------------- shared with filter
-
-
-@dataclass
-class RewardModel:
-    """A loaded reward model, its tokenizer, and the name that may be written down."""
-
-    model: Any
-    tokenizer: Any
-    name: str
-
-    @property
-    def has_goal(self) -> bool:
-        """Whether there are Q-values."""
-        return self.model.goal_state is not None
-
-
-def load_reward_model(checkpoint: str, device: str = "auto", dtype: str = "auto") -> RewardModel:
-    """Load a goal-conditioned reward model and its tokenizer.
-
-    Args:
-        checkpoint (`str`): folder or hub id; also the folder of an adapter with `language_model/` in it, as the recipe
-            leaves it.
-        device, dtype (`str`): as `--device` and `--dtype`.
-
-    Raises:
-        WrongUsage: an unknown type of numbers.
-        CliError: another model, an adapter without its base, no tokenizer, missing weights.
-        OSError, ValueError: what `check_checkpoint` found wrong.
-    """
-    if dtype not in DTYPES:
-        raise WrongUsage(f"--dtype is {dtype!r}; type {', '.join(DTYPES[:-1])} or {DTYPES[-1]}.")
-
-    from transformers import AutoTokenizer
-
-    from hf_contrastive.cli.checkpoints import _look_at, pick_device, public_name
-    from hf_contrastive.models.gcrm.modeling_gcrm import GoalConditionedRewardModel
-
-    target = pick_device(device)
-    checkpoint = os.path.expanduser(checkpoint)
-    info = _look_at(checkpoint)
-    if not info.is_adapter and info.model_type != MODEL_TYPE:
-        kind = f"a {info.model_type!r} model" if info.model_type else "a model without a model_type"
-        raise CliError(
-            f"{checkpoint} is {kind}, not a goal-conditioned reward model ({MODEL_TYPE!r}); give a folder that such a training "
-            f"wrote. To train one from a language model, type: hf-contrastive train {MODEL_TYPE} --help."
-        )
-    with quiet_libraries(), warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        try:
-            tokenizer: Any = AutoTokenizer.from_pretrained(checkpoint)
-        except (OSError, ValueError) as error:
-            raise CliError(
-                f"{checkpoint} has no tokenizer that can be loaded, so texts cannot be read. The recipe saves it beside the "
-                "weights; to add that of the language model it was trained from, type: python -c 'from transformers import "
-                f'AutoTokenizer; AutoTokenizer.from_pretrained("BASE").save_pretrained("{checkpoint}")\'.'
-            ) from error
-        if info.is_adapter:
-            model = _load_adapter(checkpoint, info)
-            model = model if dtype == "auto" else model.to(dtype=_dtype(dtype))
-        else:
-            model, loaded = GoalConditionedRewardModel.from_pretrained(
-                checkpoint, dtype=dtype, use_safetensors=True, output_loading_info=True
-            )
-            missing = sorted(key for key in loaded["missing_keys"] if not key.startswith("goal."))
-            if missing:
-                raise CliError(
-                    f"{checkpoint} lacks {len(missing)} weights of the model, the first is {missing[0]!r}; drawn at random, they "
-                    "would give meaningless rewards. Take another checkpoint."
-                )
-    return RewardModel(model.eval().to(target), tokenizer, public_name(checkpoint))
-
-
-def _dtype(name: str) -> Any:
-    import torch
-
-    return getattr(torch, name)
-
-
-def _load_adapter(folder: str, info: Any) -> Any:
-    """The adapter merged into the language model beside it; refuses, with the commands, where there is none."""
-    from peft import PeftModel
-    from safetensors import safe_open
-
-    from hf_contrastive.models.gcrm.modeling_gcrm import GoalConditionedRewardModel
-
-    base, head = Path(folder) / "language_model", "linear"
-    for file in info.weights:
-        with safe_open(Path(folder) / file, "pt") as weights:
-            if any("value_head.layers.1." in key for key in weights.keys()):  # noqa: SIM118 (no mapping)
-                head = "mlp"
-    if not (base / "config.json").is_file():
-        option = "" if head == "linear" else f', value_head="{head}"'
-        raise CliError(
-            f"{folder} is an adapter, and the language model that it was trained on is not beside it (as "
-            f"{base}). Merge them once, with BASE replaced by its folder or hub id: python -c 'from "
-            "hf_contrastive import GoalConditionedRewardModel as M; from peft import PeftModel; from transformers import "
-            f'AutoTokenizer; PeftModel.from_pretrained(M.from_backbone("{info.base_model or "BASE"}"{option}), "{folder}")'
-            f'.merge_and_unload().save_pretrained("{folder}/merged"); AutoTokenizer.from_pretrained("{folder}")'
-            f'.save_pretrained("{folder}/merged")\'. Then give {folder}/merged.'
-        )
-    built = GoalConditionedRewardModel.from_backbone(base, value_head=head)
-    try:
-        return PeftModel.from_pretrained(built, folder).merge_and_unload()
-    except (RuntimeError, ValueError) as error:
-        raise CliError(f"the adapter {folder} does not fit the language model in {base}: {error}") from error
-
-
-def as_typed(text: str) -> str:
-    """A message of the library with the options of the command line in it."""
-
-    def option(match: re.Match[str]) -> str:
-        name = "--" + (match["assigned"] or match["quoted"]).replace("_", "-")
-        return name + (" " if match["assigned"] else "") + (match["value"] or "")
-
-    return _ARGUMENT.sub(option, text)
-
-
-def first_words(text: str, width: int = WIDTH) -> str:
-    """The start of a text as one line."""
-    line = " ".join(text.split())
-    return line if len(line) <= width else line[: width - 3].rstrip() + "..."
-
-
-def wants_stdout(file: Path | None) -> bool:
-    """Whether `--json -` asks for JSON on stdout, so that nothing else may stand there."""
-    return file is not None and str(file) == "-"
-
-
-def give_json(record: dict[str, Any], file: Path | None) -> None:
-    """Print the numbers as JSON or write them to a file, as `--json` asks."""
-    if file is None:
-        return
-    if wants_stdout(file):
-        print_json(record)
-        return
-    from hf_contrastive.cli.embed import _write_text
-
-    file.parent.mkdir(parents=True, exist_ok=True)
-    _write_text(file, json.dumps(record, indent=2, ensure_ascii=False) + "\n")
-    print_line(f"wrote {file}")
-
-
-def tell_no_goal(reward: RewardModel) -> str:
-    """What to say, and to type, when a reward model stores no goal."""
-    return (
-        f"{reward.name} stores no goal state, so there are no Q-values. The recipe stores one; to add it from answers that "
-        "are as wanted, type: python -c 'from hf_contrastive import GoalConditionedRewardModel as M; m = "
-        'M.from_pretrained("FOLDER"); m.set_goal_state(m.goal_state_from_texts(["a prompt"], ["a good answer"])); '
-        'm.save_pretrained("FOLDER")\''
-    )
-
-
 # ---------------------------------------------------------------------------- data
 
 
@@ -456,10 +294,10 @@ def _find_kind(data: str, names: Sequence[str], kind: str, columns: dict[str, st
     found: dict[str, Sequence[str | None]] = {}
     if not (answer or label):
         with contextlib.suppress(ValueError):
-            found["pairs"] = preferences._columns(names, prompt, chosen, rejected, data)
+            found["pairs"] = preferences.pair_columns(names, prompt, chosen, rejected, data)
     if not (chosen or rejected):
         with contextlib.suppress(ValueError):
-            found["answers"] = completions._columns(names, prompt, answer, label, data)
+            found["answers"] = completions.completion_columns(names, prompt, answer, label, data)
     wanted = next(iter(found), None) if kind == "auto" else kind if kind in found else None
     if wanted is None:
         raise CliError(
@@ -612,7 +450,6 @@ def _pairs(
     """Numbers, their table, and a line a pair."""
     import numpy as np
 
-    from hf_contrastive.cli.evaluate import _interval
     from hf_contrastive.evaluation import pairwise_accuracy
 
     data, count = rows.dataset, len(rows.dataset)
@@ -625,13 +462,13 @@ def _pairs(
     chosen, rejected = scores[:count], scores[count:]
     gap = np.array([one.reward - other.reward for one, other in zip(chosen, rejected, strict=True)])
     accuracy = pairwise_accuracy([one.reward for one in chosen], [one.reward for one in rejected])
-    interval = _interval(accuracy, count)
+    low, high = interval(accuracy, count)
     lengths = [np.array([len(one.tokens) + one.cut_answer for one in side]) for side in (chosen, rejected)]
     longer = np.sign(lengths[0] - lengths[1])
     record = {
         "pairs": count,
         "accuracy": accuracy,
-        "accuracy_interval_95": interval,
+        "accuracy_interval_95": (low, high),
         "margin": float(gap.mean()),
         "margin_std": float(gap.std()),
         "ties": int((gap == 0).sum()),
@@ -640,7 +477,7 @@ def _pairs(
     }
     table = [
         ["pairs", f"{count}"],
-        ["pairwise accuracy", f"{_percent(accuracy)} (95 %: {100 * interval[0]:.1f}–{100 * interval[1]:.1f})"],
+        ["pairwise accuracy", f"{_percent(accuracy)} (95 %: {100 * low:.1f}–{100 * high:.1f})"],
         ["mean margin", f"{gap.mean():.3f} (spread {gap.std():.3f})"],
     ]
     if record["ties"]:
@@ -667,9 +504,7 @@ def _marked_answers(
     reward: RewardModel, rows: Rows, settings: Settings, tokens: bool
 ) -> tuple[dict[str, Any], list[list[str]], list[dict[str, Any]]]:
     """Numbers, their table, and a line an answer."""
-    import numpy as np
-
-    from hf_contrastive.evaluation import auroc, auroc_within, partial_auroc
+    from hf_contrastive.evaluation import answer_metrics, auroc
 
     data = rows.dataset
     index, labels, questions = list(data["index"]), list(data["is_correct"]), list(data["question_id"])
@@ -682,18 +517,27 @@ def _marked_answers(
         called = [f"record {number}" for number in index]
         scores = _score(reward, list(data["prompt"]), list(data["answer"]), called, settings, progress.advance)
     cut = _tell_cut(reward, scores, settings)
-    rewards = [one.reward for one in scores]
     kinds = {question: set() for question in questions}
     for question, label in zip(questions, labels, strict=True):
         kinds[question].add(label)
     mixed = sum(len(both) == 2 for both in kinds.values())
-    partial = partial_auroc([one.token_rewards for one in scores], labels, SHARES)
+    several = len(kinds) < len(questions)  # a vote needs several answers to a question
+    found = answer_metrics(
+        [vars(one) for one in scores],
+        labels,
+        questions,
+        list(data["predicted_answer"]) if several else None,
+        threshold=settings.threshold,
+        skip_tokens=settings.skip_tokens,
+        percentiles=SHARES,
+    )
+    partial = found["partial_auroc"]
     record: dict[str, Any] = {
         "answers": len(scores),
         "questions": len(kinds),
-        "right": float(np.mean(labels)),
-        "auroc": auroc(rewards, labels),
-        "auroc_within_questions": auroc_within(rewards, labels, questions) if mixed else None,
+        "right": found["correct"],
+        "auroc": found["auroc"],
+        "auroc_within_questions": found.get("auroc_within"),
         "questions_with_both": mixed,
         "partial_auroc": {f"{share:g}": value for share, value in partial.items()},
         "length_auroc": auroc([len(one.tokens) + one.cut_answer for one in scores], labels),
@@ -712,7 +556,7 @@ def _marked_answers(
         last = " (at its last token; the reward is read at the end of text behind it)" if share == 1 else ""
         table.append([f"... after {100 * share:.0f} % of the answer", f"{value:.3f}{last}"])
     if reward.has_goal:
-        _q_values(record, table, scores, rows, labels, questions, settings)
+        _q_values(record, table, scores, found, settings)
     table.append(["AUROC of the length", f"{record['length_auroc']:.3f} (without any model)"])
     lines = []
     for place, number in enumerate(index):
@@ -725,26 +569,20 @@ def _q_values(
     record: dict[str, Any],
     table: list[list[str]],
     scores: Sequence[Score],
-    rows: Rows,
-    labels: Sequence[bool],
-    questions: Sequence[int],
+    found: dict[str, Any],
     settings: Settings,
 ) -> None:
     """Add what the Q-values tell, and the filtered vote where there is something to vote on."""
     import numpy as np
 
-    from hf_contrastive.evaluation import auroc, filtered_majority_vote
-
     lowest = np.array([one.lowest_q for one in scores], dtype=float)
     low, tenth, middle, high = np.quantile(lowest, [0, 0.1, 0.5, 1]).tolist()
-    record |= {"q_auroc": auroc(lowest, labels), "lowest_q": {"min": low, "median": middle, "max": high}}
+    record |= {"q_auroc": found["q_auroc"], "lowest_q": {"min": low, "median": middle, "max": high}}
     table.append(["AUROC of the lowest Q-value", f"{record['q_auroc']:.3f}"])
     table.append(["lowest Q-values", f"{low:.3f} to {high:.3f}, half of them below {middle:.3f}"])
-    predicted = list(rows.dataset["predicted_answer"])
-    if len(set(questions)) == len(questions) or all(one is None for one in predicted):
+    vote = found.get("vote")
+    if vote is None:
         return
-    q_values = [one.q_values or [] for one in scores]
-    vote = filtered_majority_vote(predicted, labels, q_values, questions, settings.threshold, settings.skip_tokens)
     record["vote"] = {"threshold": settings.threshold, "skip_tokens": settings.skip_tokens, **vote.summary()}
     table += [
         ["vote of all answers", f"{_percent(vote.accuracy_unfiltered)} ({_percent(vote.accuracy_unfiltered_strict)})"],

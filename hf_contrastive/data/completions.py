@@ -99,7 +99,7 @@ def load_completions(
     if not isinstance(rows, datasets.Dataset):
         raise ValueError(f"{source.text} is a stream; completions are needed as a whole, load them without streaming")
     names = column_names_of(rows)
-    prompt, answer, label = _columns(names, prompt_column, answer_column, label_column, source.text)
+    prompt, answer, label = completion_columns(names, prompt_column, answer_column, label_column, source.text)
     kept = [column for column in keep_columns if column not in _STANDARD]
     for column in kept:
         if column not in names:
@@ -153,9 +153,14 @@ def _arithmetic(split: str) -> list[dict[str, Any]]:
     return make_word_solutions(_ARITHMETIC_QUESTIONS[split], part=split)
 
 
-def _columns(
+def completion_columns(
     names: Sequence[str], prompt: str | None, answer: str | None, label: str | None, text: str
 ) -> tuple[str, str, str]:
+    """Columns of prompt, answer and label among `names`; those given go first.
+
+    Raises:
+        ValueError: a column that is missing, or none that is known; `text` is what the data is called.
+    """
     found: list[str] = []
     given = (("prompt", prompt, PROMPT_NAMES), ("answer", answer, _ANSWER_NAMES), ("label", label, _LABEL_NAMES))
     for what, column, known in given:

@@ -101,7 +101,7 @@ def load_preferences(
     rows, hold_out = load_split(path_or_id, source, split, test_fraction, streaming)
     rows = with_features(rows)
     names = column_names_of(rows)
-    prompt, chosen, rejected = _columns(names, prompt_column, chosen_column, rejected_column, source.text)
+    prompt, chosen, rejected = pair_columns(names, prompt_column, chosen_column, rejected_column, source.text)
     margin = margin_column or ("margin" if "margin" in names else None)
     kept = [column for column in keep_columns if column not in ("prompt", "chosen", "rejected", "margin", "index")]
     for column, argument in ((margin, "margin_column"), *((one, "keep_columns") for one in kept)):
@@ -266,9 +266,14 @@ def numbers_text(numbers: Sequence[int]) -> str:
 # ---------------------------------------------------------------------------- columns and records
 
 
-def _columns(
+def pair_columns(
     names: Sequence[str], prompt: str | None, chosen: str | None, rejected: str | None, text: str
 ) -> tuple[str | None, str, str]:
+    """Columns of prompt (`None`: whole dialogues), chosen and rejected answer among `names`; those given go first.
+
+    Raises:
+        ValueError: a column that is missing, or none that is known; `text` is what the data is called.
+    """
     given = {"prompt_column": prompt, "chosen_column": chosen, "rejected_column": rejected}
     for argument, column in given.items():
         if column is not None and column not in names:

@@ -67,6 +67,34 @@ def final_answer(solution: str) -> str | None:
     return (found[-1].strip() or None) if found else None
 
 
+def same_answer(one: str | None, other: str | None) -> bool:
+    """Whether two final answers are the same number, or else the same text.
+
+    Args:
+        one, other (`str` or `None`): of [`final_answer`]; dollar signs, commas between digits and a full stop at the end do not
+            count.
+
+    Returns:
+        `bool`; `False` where one is missing.
+
+    Example:
+
+    ```python
+    >>> from hf_contrastive.data import same_answer
+    >>> same_answer("$1,200.", "1200.0"), same_answer("12", None)
+    (True, False)
+
+    ```
+    """
+    if one is None or other is None:
+        return False
+    plain = [text.replace("$", "").replace(",", "").strip().rstrip(".") for text in (one, other)]
+    try:
+        return float(plain[0]) == float(plain[1])
+    except ValueError:
+        return plain[0] == plain[1]
+
+
 def read_records(path: str | Path) -> list[dict[str, Any]]:
     """Records of a file of JSON lines.
 
@@ -287,6 +315,7 @@ __all__ = [
     "final_answer",
     "question_prompt",
     "read_records",
+    "same_answer",
     "solution_completions",
     "solution_pairs",
     "solution_texts",

@@ -13,7 +13,7 @@ import zlib
 from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple, TypeVar
 
-from hf_contrastive.data.solutions import QUESTION_TEMPLATE, final_answer, question_prompt
+from hf_contrastive.data.solutions import QUESTION_TEMPLATE, final_answer, question_prompt, same_answer
 
 
 T = TypeVar("T")
@@ -309,11 +309,8 @@ def is_right(record: dict[str, Any], solution: str) -> bool:
 
     ```
     """
-    words = (final_answer(solution) or "").replace("$", "").split()
-    try:
-        return bool(words) and float(words[0].rstrip(".,")) == record["answer"]
-    except ValueError:
-        return False
+    words = (final_answer(solution) or "").replace("$ ", "$").split()
+    return bool(words) and same_answer(words[0], str(record["answer"]))
 
 
 def _pick(draw: random.Random, values: Sequence[T]) -> T:

@@ -17,6 +17,7 @@ from hf_contrastive.evaluation.neighbours import knn_accuracy, knn_predict, near
 from hf_contrastive.evaluation.retrieval import retrieval_metrics
 from hf_contrastive.evaluation.reward import (
     FilteredVote,
+    answer_metrics,
     auroc,
     auroc_within,
     filtered_majority_vote,
@@ -38,6 +39,7 @@ from hf_contrastive.evaluation.text import (
 __all__ = [
     "FilteredVote",
     "alignment",
+    "answer_metrics",
     "auroc",
     "auroc_within",
     "bootstrap_interval",

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -577,8 +577,74 @@ def filtered_majority_vote(
     )
 
 
+def answer_metrics(
+    scores: Sequence[Mapping[str, Any]],
+    labels: Any,
+    questions: Sequence[Any] | None = None,
+    predicted_answers: Sequence[Any] | None = None,
+    *,
+    threshold: float = 0.0,
+    skip_tokens: int = 5,
+    percentiles: Sequence[float] = (0.2, 0.4, 0.6, 0.8, 1.0),
+) -> dict[str, Any]:
+    """How well rewards and Q-values tell right answers from wrong ones: everything the data allows.
+
+    Args:
+        scores (`Sequence[Mapping]`): an answer each, with `reward`, `token_rewards` (of every token of the answer) and
+            `q_values` (the same, or `None` where no goal is set).
+        labels (`[N]` list of `bool`): whether the answer is right.
+        questions (`[N]` list of hashable values, *optional*): what question it belongs to.
+        predicted_answers (`[N]` list, *optional*): what a vote counts.
+        threshold, skip_tokens: of the filter, as for [`filtered_majority_vote`].
+        percentiles (`Sequence[float]`): parts of the answers for the partial AUROC.
+
+    Returns:
+        `dict`: `answers`, `correct` (share that is right), `auroc` of the reward and `partial_auroc` by percentile;
+        `auroc_within` where some question has answers of both kinds; with Q-values `q_auroc` (of the lowest one of an answer)
+        and `q_auroc_within`, and with questions and some predicted answer `vote` ([`FilteredVote`]).
+
+    Raises:
+        TypeError, ValueError: as the functions that are called; labels of one class only.
+
+    Example:
+
+    ```python
+    >>> from hf_contrastive.evaluation import answer_metrics
+    >>> scores = [{"reward": r, "token_rewards": [0.0, r], "q_values": None} for r in (0.9, 0.1, 0.4)]
+    >>> answer_metrics(scores, [True, False, False], ["a", "a", "b"], percentiles=(1.0,))
+    {'answers': 3, 'correct': 0.3333333333333333, 'auroc': 1.0, 'partial_auroc': {1.0: 1.0}, 'auroc_within': 1.0}
+
+    ```
+    """
+    labels, rewards = list(labels), [one["reward"] for one in scores]
+    found: dict[str, Any] = {
+        "answers": len(labels),
+        "correct": float(np.mean(labels)),
+        "auroc": auroc(rewards, labels),
+        "partial_auroc": partial_auroc([one["token_rewards"] for one in scores], labels, percentiles),
+    }
+    kinds = set(zip(questions, labels, strict=True)) if questions is not None else set()
+    compared = any((question, not label) in kinds for question, label in kinds)
+    if compared:
+        found["auroc_within"] = auroc_within(rewards, labels, questions)
+    if scores[0]["q_values"] is None:
+        return found
+    q_values = [one["q_values"] for one in scores]
+    lowest = min_q_values(q_values, skip_tokens)
+    found["q_auroc"] = auroc(lowest, labels)
+    if compared:
+        found["q_auroc_within"] = auroc_within(lowest, labels, questions)
+    if questions is not None and any(answer is not None for answer in predicted_answers or ()):
+        assert predicted_answers is not None
+        found["vote"] = filtered_majority_vote(
+            list(predicted_answers), labels, q_values, list(questions), threshold, skip_tokens
+        )
+    return found
+
+
 __all__ = [
     "FilteredVote",
+    "answer_metrics",
     "auroc",
     "auroc_within",
     "filtered_majority_vote",

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import contextlib
+import datetime
+import importlib.util
 import json
 import os
 import platform
 import shlex
 import sys
+import time
 from collections.abc import Generator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -19,7 +22,9 @@ from safetensors.torch import load_model
 from transformers.utils import logging as hf_logging
 
 from hf_contrastive.distributed import is_main_process
-from hf_contrastive.reporting import say
+from hf_contrastive.hub import Metric, write_model_card
+from hf_contrastive.registry import SystemSpec
+from hf_contrastive.reporting import metrics_table, say
 from hf_contrastive.training.unwrap import unwrap_model
 
 
@@ -193,10 +198,119 @@ def card_settings(trainer: Any) -> dict[str, Any]:
     }
 
 
-def write_results(folder: str | Path, results: Mapping[str, Any]) -> None:
-    """`all_results.json` of a run."""
-    text = json.dumps(dict(results), indent=2, sort_keys=True, default=float)
-    Path(folder, "all_results.json").write_text(text + "\n", encoding="utf-8")
+def dry_run(model: Any, inputs: Mapping[str, Any]) -> None:
+    """One forward and backward on a small batch; prints every shape.
+
+    Args:
+        model: in any mode; put into training mode.
+        inputs (`Mapping`): arguments of its `forward`.
+    """
+    model.train()
+    outputs = model(**inputs)
+    outputs.loss.backward()
+    lines = []
+    for name, value in (*inputs.items(), *((f"outputs.{name}", value) for name, value in outputs.items())):
+        shape = "x".join(map(str, value.shape)) or f"scalar {float(value.detach()):.4f}"
+        lines.append({"tensor": name, "shape": shape})
+    with_gradient = sum(parameter.grad is not None for parameter in unwrap_model(model).parameters())
+    metrics_table(lines, title="dry run: one step on two rows")
+    say(f"{with_gradient} parameter tensors got a gradient; nothing was written.")
+
+
+def is_adapter(trainer: Any) -> bool:
+    """Whether adapters are trained instead of the weights."""
+    return hasattr(trainer.accelerator.unwrap_model(trainer.model), "peft_config")
+
+
+def save_run(trainer: Any, processor: Any) -> Path:
+    """Write the weights (or the adapter) and the processor to the run's folder (main process only).
+
+    Args:
+        trainer ([`ContrastiveTrainer`]): after training.
+        processor: image processor or tokenizer.
+
+    Returns:
+        `Path`: the folder.
+    """
+    folder = Path(trainer.args.output_dir)
+    if is_main_process():
+        model = trainer.accelerator.unwrap_model(trainer.model)
+        (model if is_adapter(trainer) else unwrap_model(model)).save_pretrained(folder)
+        processor.save_pretrained(folder)
+    return folder
+
+
+def write_outcome(
+    trainer: Any,
+    spec: SystemSpec,
+    *,
+    about: Mapping[str, Any],
+    metrics: Sequence[Metric],
+    results: Mapping[str, Any],
+    settings: Mapping[str, Any],
+    started: float,
+    base_model: str | None = None,
+    **card_fields: Any,
+) -> None:
+    """Card and `all_results.json` beside the saved model.
+
+    Args:
+        trainer ([`ContrastiveTrainer`]): after training.
+        spec ([`SystemSpec`]): the system.
+        about (`Mapping`): of the data, for the card.
+        metrics (`Sequence[Metric]`): what was measured.
+        results (`Mapping`): the domain's own entries of `all_results.json`.
+        settings (`Mapping`): the domain's own settings for the card.
+        started (`float`): `time.time()` at the start.
+        base_model (`str`, *optional*): hub id that the training started from.
+        **card_fields: further arguments of `write_model_card`.
+    """
+    folder, seconds = Path(trainer.args.output_dir), time.time() - started
+    training = {
+        "data": dict(about),
+        "settings": {**card_settings(trainer), **settings},
+        "loss": loss_text(trainer),
+        "command": command_line(public=True),
+        "date": datetime.date.today().isoformat(),
+        "hardware": machine(),
+        "wall_time": seconds,
+    }
+    card: dict[str, Any] = {
+        "spec": spec,
+        "config": unwrap_model(trainer.model).config,
+        "metrics": metrics,
+        "training": training,
+        "base_model": base_model,
+        # what started from somebody's weights keeps their licence, which is not known here
+        "licence": "unknown" if base_model else "apache-2.0",
+        "is_adapter": is_adapter(trainer),
+        **card_fields,
+    }
+    trainer.card_fields = card  # for the card of a push
+    name = f"{spec.title} on {about['name']}"
+    write_model_card(folder, model_name=name, log_history=trainer.state.log_history, **card)
+    record = {
+        "system": spec.slug,
+        "seed": trainer.args.seed,
+        "steps": trainer.state.global_step,
+        "seconds": round(seconds, 1),
+        "data": about["name"],
+        "train_rows": about.get("rows"),
+        "command": training["command"],
+        "date": training["date"],
+        "machine": training["hardware"],
+        **results,
+    }
+    text = json.dumps(record, indent=2, sort_keys=True, default=float)
+    (folder / "all_results.json").write_text(text + "\n", encoding="utf-8")
+
+
+def can_draw() -> bool:
+    """Whether matplotlib is there; says what to install when it is not."""
+    found = importlib.util.find_spec("matplotlib") is not None
+    if not found:
+        say("no pictures were drawn: matplotlib is not installed; type: pip install 'hf-contrastive[plots]'")
+    return found
 
 
 def loss_text(trainer: Any) -> str:

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import datetime
-import importlib.util
-import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -27,24 +24,25 @@ from hf_contrastive.data import (
 )
 from hf_contrastive.distributed import is_main_process
 from hf_contrastive.evaluation import bootstrap_interval, knn_predict, linear_probe
-from hf_contrastive.hub import Metric, write_model_card
+from hf_contrastive.hub import Metric
 from hf_contrastive.modules.lora import add_lora
+from hf_contrastive.recipes import common
 from hf_contrastive.recipes.common import (
     RUN_FILES,
     RunArguments,
     base_model_of,
-    card_settings,
+    can_draw,
     check_choice,
     command_line,
     loss_text,
-    machine,
     model_types,
     option,
     plain_errors,
     prepare_output,
     resume_from,
+    save_run,
     train_or_load,
-    write_results,
+    write_outcome,
 )
 from hf_contrastive.registry import SystemSpec
 from hf_contrastive.reporting import metrics_table, plot_run, plot_views, save_embeddings, say
@@ -448,26 +446,6 @@ def describe_data(data: DataArguments, train: Any, test: Any | None) -> dict[str
     return about
 
 
-def card_training(
-    data: DataArguments,
-    train: Any,
-    test: Any | None,
-    settings: Mapping[str, Any],
-    loss: str,
-    seconds: float,
-) -> dict[str, Any]:
-    """The training part of a model card."""
-    return {
-        "data": describe_data(data, train, test),
-        "settings": dict(settings),
-        "loss": loss,
-        "command": command_line(public=True),
-        "date": datetime.date.today().isoformat(),
-        "hardware": machine(),
-        "wall_time": seconds,
-    }
-
-
 def report(
     trainer: Any, pipeline: Pipeline, data: DataArguments, train: Any, ids: Sequence[Any] | np.ndarray | None = None
 ) -> None:
@@ -524,7 +502,7 @@ def finish(
     """
     if not is_main_process():
         return
-    folder, args, seconds = trainer.args.output_dir, trainer.args, time.time() - started
+    folder, args = trainer.args.output_dir, trainer.args
     about = describe_data(data, *splits)
     title = (
         f"{about['name']}: {data.train_split} {len(splits[0]) if hasattr(splits[0], '__len__') else 'stream'} images"
@@ -532,55 +510,28 @@ def finish(
     if rows:
         say()
         show_table(rows, measure, f"{title}, measured on {len(splits[1]) if splits[1] is not None else 0} others")
-    metrics = card_metrics(rows, trained, about["name"], measure)
-    training = card_training(
-        data,
-        *splits,
-        {
-            **card_settings(trainer),
+    save_run(trainer, pipeline.processor)
+    write_outcome(
+        trainer,
+        spec,
+        about=about,
+        metrics=card_metrics(rows, trained, about["name"], measure),
+        results={
+            "rows": list(rows),
+            "knn_k": measure.knn_k,
+            "test_rows": len(splits[1]) if splits[1] is not None else None,
+            **(extra_results or {}),
+        },
+        settings={
             "views": pipeline.views.describe(),
             "batches": "guided" if trainer.train_batch_sampler is not None else "random",
         },
-        loss_text(trainer),
-        seconds,
+        started=started,
+        base_model=base_model,
+        image_size=pipeline.views.size,
     )
-    peft_model = trainer.accelerator.unwrap_model(trainer.model)
-    is_adapter, model = hasattr(peft_model, "peft_config"), unwrap_model(trainer.model)
-    (peft_model if is_adapter else model).save_pretrained(folder)
-    pipeline.processor.save_pretrained(folder)
-    card: dict[str, Any] = {
-        "spec": spec,
-        "config": model.config,
-        "metrics": metrics,
-        "training": training,
-        "base_model": base_model,
-        "licence": "apache-2.0",
-        "image_size": pipeline.views.size,
-        "is_adapter": is_adapter,
-    }
-    trainer.card_fields = card
-    name = f"{spec.title} on {about['name']}"
-    write_model_card(folder, model_name=name, log_history=trainer.state.log_history, **card)
-    results = {
-        "system": spec.slug,
-        "rows": list(rows),
-        "knn_k": measure.knn_k,
-        "seed": args.seed,
-        "steps": trainer.state.global_step,
-        "seconds": round(seconds, 1),
-        "data": about["name"],
-        "train_rows": about.get("rows"),
-        "test_rows": len(splits[1]) if splits[1] is not None else None,
-        "command": command_line(public=True),
-        "date": training["date"],
-        "machine": training["hardware"],
-        **(extra_results or {}),
-    }
-    write_results(folder, results)
-    if measure.pictures and importlib.util.find_spec("matplotlib") is None:
-        say("no pictures were drawn: matplotlib is not installed; type: pip install 'hf-contrastive[plots]'")
-    elif measure.pictures and not data.streaming:
-        shown = splits[1] if splits[1] is not None else splits[0]
+    if measure.pictures and not data.streaming and can_draw():
+        shown, model = splits[1] if splits[1] is not None else splits[0], unwrap_model(trainer.model)
         drawn = draw_pictures(folder, model, shown, pipeline, about["name"], args.device)
         say(f"pictures: {', '.join(str(path) for path in drawn)}")
     if args.push_to_hub:
@@ -608,18 +559,7 @@ def dry_run(
     """One forward and backward on two rows; prints every shape."""
     rows = [dataset[row] for row in range(2)] if hasattr(dataset, "__len__") else list(dataset.take(2))
     batch = pipeline.train_collator(rows)
-    bare = unwrap_model(model)
-    inputs = {name: value for name, value in batch.items() if name in ("pixel_values", "sample_ids")}
-    model.train()
-    outputs = model(**inputs)
-    outputs.loss.backward()
-    lines = [{"tensor": name, "shape": "x".join(map(str, value.shape)) or "scalar"} for name, value in inputs.items()]
-    for name, value in outputs.items():
-        shape = "x".join(map(str, value.shape)) or f"scalar {float(value.detach()):.4f}"
-        lines.append({"tensor": f"outputs.{name}", "shape": shape})
-    with_gradient = sum(parameter.grad is not None for parameter in bare.parameters())
-    metrics_table(lines, title="dry run: one step on two rows")
-    say(f"{with_gradient} parameter tensors got a gradient; nothing was written.")
+    common.dry_run(model, {name: value for name, value in batch.items() if name in ("pixel_values", "sample_ids")})
     if batch_sampler is not None:
         say(f"first guided batch: rows {next(iter(batch_sampler))[:8]} ...")
 
@@ -643,7 +583,6 @@ __all__ = [
     "finish",
     "labels_of",
     "load_splits",
-    "machine",
     "make_model",
     "make_views",
     "measure_table",

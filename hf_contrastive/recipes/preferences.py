@@ -3,11 +3,7 @@
 from __future__ import annotations
 
 import copy
-import datetime
-import importlib.util
 import sys
-import time
-from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,14 +12,12 @@ from typing import Any
 import datasets
 import numpy as np
 import torch
-from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 
 from hf_contrastive.data import (
     AnswerCollator,
     LengthReport,
     PreferenceCollator,
     TextCollator,
-    final_answer,
     list_preference_splits,
     load_completions,
     load_preferences,
@@ -31,23 +25,23 @@ from hf_contrastive.data import (
     token_blocks,
     tokenize_completions,
     tokenize_preferences,
-    train_tokenizer,
     word_problem_texts,
 )
 from hf_contrastive.distributed import is_main_process
-from hf_contrastive.hub import Metric, export_backbone, write_model_card
+from hf_contrastive.evaluation import answer_metrics, min_q_values
+from hf_contrastive.hub import Metric, export_backbone
 from hf_contrastive.models.simctg.configuration_simctg import SimCTGConfig
 from hf_contrastive.models.simctg.modeling_simctg import SimCTGForCausalLM
 from hf_contrastive.modules.lora import add_lora
+from hf_contrastive.recipes import common
+from hf_contrastive.recipes import texts as language
 from hf_contrastive.recipes.common import (
-    card_settings,
+    can_draw,
     command_line,
     loss_text,
-    machine,
-    model_types,
     option,
     train_or_load,
-    write_results,
+    write_outcome,
 )
 from hf_contrastive.recipes.texts import named_checkpoint
 from hf_contrastive.registry import SystemSpec
@@ -214,26 +208,12 @@ def language_texts(model: RewardModelArguments, data: PreferenceDataArguments, p
 
 
 def make_tokenizer(model: RewardModelArguments, texts: Sequence[str] | None) -> Any:
-    """The tokenizer that belongs to the model: its own, the one named, or one learned from the texts; with a pad token.
-
-    Raises:
-        ValueError: options that contradict each other.
-    """
-    new = model.backbone in model_types()
-    if not new and model.tokenizer is not None:
-        raise ValueError("`tokenizer` is for a new model; a checkpoint brings its own.")
-    if not new and model.backbone_options:
-        raise ValueError("`backbone_options` describe a new model; a checkpoint brings its own configuration.")
-    if new and model.tokenizer is None:
-        config = AutoConfig.for_model(model.backbone, **(model.backbone_options or {}))
-        return train_tokenizer(texts or [], model.vocab_size, getattr(config, "max_position_embeddings", None))
-    place = model.tokenizer if new and model.tokenizer is not None else model.backbone
-    with named_checkpoint("tokenizer" if new else "backbone", place):
-        tokenizer: Any = AutoTokenizer.from_pretrained(place)
+    """As `texts.make_tokenizer`, with a pad token, which batches of pairs need."""
+    tokenizer = language.make_tokenizer(model, texts or [])
     if tokenizer.pad_token_id is None:
         tokenizer.pad_token = tokenizer.eos_token
         say(
-            f"{place} has no pad token; its end-of-text token {tokenizer.eos_token!r} pads, too (masked, so it never counts)."
+            f"the tokenizer has no pad token; its end-of-text token {tokenizer.eos_token!r} pads, too (masked, so it never counts)."
         )
     return tokenizer
 
@@ -293,11 +273,8 @@ def start(
         `str`: a folder that plain transformers loads; in a dry run the model itself.
     """
     folder = Path(args.output_dir) / "language_model"
-    special = {name: getattr(tokenizer, name) for name in ("bos_token_id", "eos_token_id", "pad_token_id")}
-    config = AutoConfig.for_model(
-        model.backbone, **{"vocab_size": len(tokenizer), **special, **(model.backbone_options or {})}
-    )
-    _check_length(config, data.max_length)
+    config = language.new_backbone_config(model, tokenizer)
+    language.check_length(config, "max_length", data.max_length)
     built = SimCTGForCausalLM(SimCTGConfig(backbone_config=config, contrastive_weight=0.0))
     if dry_run:
         return built.backbone
@@ -329,14 +306,6 @@ def start(
     return str(folder)
 
 
-def _check_length(config: Any, max_length: int) -> None:
-    longest = getattr(config.get_text_config(), "max_position_embeddings", None)
-    if longest is not None and max_length > longest:
-        raise ValueError(
-            f"`max_length` is {max_length}, but the model has {longest} positions; pass --max_length {longest} or less."
-        )
-
-
 def make_model(
     spec: SystemSpec,
     model: RewardModelArguments,
@@ -358,7 +327,7 @@ def make_model(
     """
     with named_checkpoint("backbone", str(place)):
         built = spec.model_class().from_backbone(place, **fields)
-    _check_length(built.config, max_length)
+    language.check_length(built.config, "max_length", max_length)
     if model.lora_rank is not None:
         built = add_lora(built, r=model.lora_rank, alpha=model.lora_alpha)
     return built
@@ -387,7 +356,9 @@ def describe_data(data: PreferenceDataArguments, pipeline: PreferencePipeline) -
     built_in = data.dataset_path == "arithmetic"
     path = Path(data.dataset_path).expanduser()
     local = built_in or path.exists()
-    name = "arithmetic word problems" if built_in else path.name if local else data.dataset_path
+    # `pairs` or `train.jsonl` alone says little
+    near = "/".join(path.resolve().parts[-2:])
+    name = "arithmetic word problems" if built_in else near if local else data.dataset_path
     about: dict[str, Any] = {"name": name, "split": data.train_split, "rows": len(pipeline.train)}
     about["columns"] = {"prompt": "text", "chosen": "the preferred answer", "rejected": "the other answer"}
     if not local:
@@ -403,25 +374,13 @@ def describe_data(data: PreferenceDataArguments, pipeline: PreferencePipeline) -
 
 def dry_run(model: Any, pipeline: PreferencePipeline) -> None:
     """One forward and backward on two pairs; prints every shape."""
-    batch = pipeline.collator([pipeline.train[row] for row in range(min(2, len(pipeline.train)))])
-    model.train()
-    outputs = model(**batch)
-    outputs.loss.backward()
-    lines = [{"tensor": name, "shape": "x".join(map(str, value.shape))} for name, value in batch.items()]
-    for name, value in outputs.items():
-        shape = "x".join(map(str, value.shape)) or f"scalar {float(value.detach()):.4f}"
-        lines.append({"tensor": f"outputs.{name}", "shape": shape})
-    with_gradient = sum(parameter.grad is not None for parameter in unwrap_model(model).parameters())
-    metrics_table(lines, title="dry run: one step on two rows")
-    say(f"{with_gradient} parameter tensors got a gradient; nothing was written.")
+    common.dry_run(model, pipeline.collator([pipeline.train[row] for row in range(min(2, len(pipeline.train)))]))
 
 
 def calibrate(trainer: Any, pipeline: PreferencePipeline, options: RewardMeasureArguments) -> float:
     """The threshold that was asked for, or the one that keeps a share of the preferred training answers."""
     if options.threshold is not None:
         return options.threshold
-    from hf_contrastive.evaluation import min_q_values
-
     count = min(len(pipeline.train), options.goal_samples or len(pipeline.train))
     rows = [pipeline.train[row] for row in range(count)]
     answers = datasets.Dataset.from_dict(
@@ -435,8 +394,20 @@ def calibrate(trainer: Any, pipeline: PreferencePipeline, options: RewardMeasure
     return float(np.quantile(lowest[np.isfinite(lowest)], 1 - options.keep_right))
 
 
-def measure(trainer: Any, name: str, pipeline: PreferencePipeline, options: RewardMeasureArguments) -> dict[str, Any]:
-    """Set the goal state, then one row of the table: pairs, AUROC of reward and Q-value, filtered vote."""
+def measure(
+    trainer: Any, name: str, pipeline: PreferencePipeline, options: RewardMeasureArguments
+) -> tuple[dict[str, Any], list[dict[str, Any]] | None]:
+    """Set the goal state, then measure pairs, AUROC of reward and Q-value, and the filtered vote.
+
+    Args:
+        trainer ([`GoalConditionedRewardTrainer`]): with the model.
+        name (`str`): of the model, in the table.
+        pipeline ([`PreferencePipeline`]): test pairs and marked answers.
+        options ([`RewardMeasureArguments`]): how.
+
+    Returns:
+        `(row of the table, scores of the marked answers or None)`.
+    """
     model = unwrap_model(trainer.model)
     model.set_goal_state(trainer.compute_goal_state(max_samples=options.goal_samples))
     row: dict[str, Any] = {"model": name}
@@ -447,30 +418,29 @@ def measure(trainer: Any, name: str, pipeline: PreferencePipeline, options: Rewa
                 row[key] = found[f"test_{key}"]
         if name != "before training":
             model.config.reward_mean, model.config.reward_std = found["test_reward_mean"], found["test_reward_std"]
-    if pipeline.completions is not None:
-        row["threshold"] = calibrate(trainer, pipeline, options)
-        found = trainer.evaluate_completions(
-            pipeline.completions,
-            pipeline.answer_collator,
-            threshold=row["threshold"],
-            skip_tokens=options.skip_tokens,
-            percentiles=PERCENTILES,
-        )
+    if pipeline.completions is None:
+        return row, None
+    row["threshold"] = calibrate(trainer, pipeline, options)
+    scores = trainer.score_completions(pipeline.completions, pipeline.answer_collator)
+    columns = (list(pipeline.completions[name]) for name in ("is_correct", "question_id", "predicted_answer"))
+    found = answer_metrics(
+        scores,
+        *columns,
+        threshold=row["threshold"],
+        skip_tokens=options.skip_tokens,
+        percentiles=PERCENTILES,
+    )
+    row |= {key: value for key, value in found.items() if key not in ("partial_auroc", "vote")}
+    row["partial_auroc"] = {f"{share:g}": value for share, value in found["partial_auroc"].items()}
+    if "vote" in found:
+        vote = found["vote"]
         row |= {
-            key: found[key]
-            for key in ("auroc", "auroc_within", "q_auroc", "q_auroc_within", "answers", "correct")
-            if key in found
+            "vote": vote.accuracy_unfiltered,
+            "filtered_vote": vote.accuracy,
+            "filtered_share": vote.filtered_share,
+            "tokens_saved_share": vote.tokens_saved_share,
         }
-        row["partial_auroc"] = {f"{share:g}": value for share, value in found["partial_auroc"].items()}
-        if "vote" in found and any(answer is not None for answer in pipeline.completions["predicted_answer"]):
-            vote = found["vote"]
-            row |= {
-                "vote": vote.accuracy_unfiltered,
-                "filtered_vote": vote.accuracy,
-                "filtered_share": vote.filtered_share,
-                "tokens_saved_share": vote.tokens_saved_share,
-            }
-    return row
+    return row, scores
 
 
 def format_row(row: Mapping[str, Any]) -> dict[str, str]:
@@ -498,117 +468,6 @@ def format_row(row: Mapping[str, Any]) -> dict[str, str]:
     return line
 
 
-def reference_answers(pipeline: PreferencePipeline) -> dict[int, tuple[str, str]]:
-    """Prompt and right final answer of every test question of which a right answer is known."""
-    found: dict[int, tuple[str, str]] = {}
-    rows = pipeline.completions
-    if rows is None:
-        return found
-    for row in rows.select_columns(["prompt", "is_correct", "predicted_answer", "question_id"]):
-        if row["is_correct"] and row["predicted_answer"] is not None and isinstance(row["prompt"], str):
-            found.setdefault(row["question_id"], (row["prompt"], row["predicted_answer"]))
-    return found
-
-
-def same_answer(one: str | None, other: str | None) -> bool:
-    """Whether two final answers are the same number, or else the same text."""
-    if one is None or other is None:
-        return False
-    plain = [text.replace("$", "").replace(",", "").strip().rstrip(".") for text in (one, other)]
-    try:
-        return float(plain[0]) == float(plain[1])
-    except ValueError:
-        return plain[0] == plain[1]
-
-
-def write_answers(
-    reward_model: Any,
-    place: str | torch.nn.Module,
-    pipeline: PreferencePipeline,
-    options: RewardMeasureArguments,
-    threshold: float,
-    seed: int,
-) -> list[dict[str, Any]]:
-    """Answers that the language model writes to test questions, with and without stopping hopeless ones.
-
-    Args:
-        reward_model ([`GoalConditionedRewardModel`]): with a goal.
-        place (`str`): the language model.
-        pipeline ([`PreferencePipeline`]): gives questions and their right answers.
-        options ([`RewardMeasureArguments`]): how many.
-        threshold (`float`): of the Q-values.
-        seed (`int`): of the draws.
-
-    Returns:
-        Two rows, without and with the filter: accuracy of single answers and of the vote, tokens written, seconds.
-    """
-    from hf_contrastive.generation import filter_generations
-
-    known = list(reference_answers(pipeline).values())[: options.write_questions]
-    if not known:
-        return []
-    with named_checkpoint("backbone", str(place)):
-        writer: Any = AutoModelForCausalLM.from_pretrained(str(place), use_safetensors=True)
-    device = next(reward_model.parameters()).device
-    writer.to(device).eval()
-    reward_model.eval()
-    rows = []
-    limit = getattr(writer.config, "max_position_embeddings", None) or 10**9
-    longest = max(len(pipeline.tokenizer(prompt)["input_ids"]) for prompt, _ in known)
-    new_tokens = min(limit - longest, max(pipeline.completions["num_actions"]) + 8)  # ty: ignore[not-subscriptable]
-    for name, level in (("no filter", None), (f"Q-value below {threshold:.3f} stops", threshold)):
-        started = time.perf_counter()
-        written = filter_generations(
-            writer,
-            reward_model,
-            [prompt for prompt, _ in known],
-            tokenizer=pipeline.tokenizer,
-            num_samples=options.write_samples,
-            threshold=level,
-            skip_tokens=options.skip_tokens,
-            seed=seed,
-            max_new_tokens=new_tokens,
-            do_sample=True,
-            temperature=options.write_temperature,
-        )
-        seconds = time.perf_counter() - started
-        finals = [final_answer(text) for text in written.texts or ()]
-        right = [same_answer(final, known[p][1]) for final, p in zip(finals, written.prompt_index, strict=True)]
-        votes = 0
-        for question in range(len(known)):
-            own = [number for number, p in enumerate(written.prompt_index) if p == question]
-            kept = [number for number in own if written.kept[number]] or own
-            counts = Counter(finals[number] for number in kept if not right[number])
-            votes += sum(right[number] for number in kept) >= max(counts.values(), default=1)
-        kept = [number for number, is_kept in enumerate(written.kept) if is_kept]
-        rows.append(
-            {
-                "decoding": name,
-                "answers": len(finals),
-                "kept": len(kept),
-                "right": float(np.mean([right[number] for number in kept])) if kept else 0.0,
-                "vote": votes / len(known),
-                "tokens": int(written.tokens_generated),
-                "seconds": seconds,
-            }
-        )
-    return rows
-
-
-def save(trainer: Any, tokenizer: Any) -> Path:
-    """Write model and tokenizer to the run's folder (main process only).
-
-    Returns:
-        `Path`: the folder.
-    """
-    folder = Path(trainer.args.output_dir)
-    if is_main_process():
-        inner = trainer.accelerator.unwrap_model(trainer.model)
-        (inner if hasattr(inner, "peft_config") else unwrap_model(trainer.model)).save_pretrained(folder)
-        tokenizer.save_pretrained(folder)
-    return folder
-
-
 def finish(
     trainer: Any,
     spec: SystemSpec,
@@ -616,6 +475,7 @@ def finish(
     *,
     rows: Sequence[Mapping[str, Any]],
     written: Sequence[Mapping[str, Any]],
+    scores: Sequence[Mapping[str, Any]] | None,
     trained: str,
     data: PreferenceDataArguments,
     options: RewardMeasureArguments,
@@ -630,17 +490,15 @@ def finish(
         pipeline ([`PreferencePipeline`]): data.
         rows: of `measure`, one a model.
         written: of `write_answers`.
+        scores: of the marked answers by the saved model, for the picture.
         trained (`str`): name of the saved model in `rows`.
         data, options: what it was trained on and how it was measured.
         started (`float`): `time.time()` at the start.
         base_model (`str`, *optional*): hub id that the training started from.
     """
-    scores = None
-    if options.pictures and pipeline.completions is not None:  # on all processes, each scores a share
-        scores = trainer.score_completions(pipeline.completions, pipeline.answer_collator)
     if not is_main_process():
         return
-    folder, args, seconds = Path(trainer.args.output_dir), trainer.args, time.time() - started
+    folder = Path(trainer.args.output_dir)
     about = describe_data(data, pipeline)
     if rows:
         say()
@@ -661,50 +519,25 @@ def finish(
             for row in written
         ]
         metrics_table(table, title=f"written by the language model, {options.write_samples} answers a question")
-    inner = trainer.accelerator.unwrap_model(trainer.model)
-    training = {
-        "data": about,
-        "settings": {**card_settings(trainer), "tokens of a row": data.max_length},
-        "loss": loss_text(trainer),
-        "command": command_line(public=True),
-        "date": datetime.date.today().isoformat(),
-        "hardware": machine(),
-        "wall_time": seconds,
-    }
-    card: dict[str, Any] = {
-        "spec": spec,
-        "config": unwrap_model(trainer.model).config,
-        "metrics": _card_metrics(rows, trained, about["name"]),
-        "training": training,
-        "base_model": base_model,
-        # what started from somebody's weights keeps their licence, which is not known here
-        "licence": "unknown" if base_model else "apache-2.0",
-        "is_adapter": hasattr(inner, "peft_config"),
-    }
-    trainer.card_fields = card
-    write_model_card(
-        folder, model_name=f"{spec.title} on {about['name']}", log_history=trainer.state.log_history, **card
+    write_outcome(
+        trainer,
+        spec,
+        about=about,
+        metrics=_card_metrics(rows, trained, about["name"]),
+        results={
+            "reward_models": list(rows),
+            "written": list(written),
+            "trained": trained,
+            "lengths": {name: lengths.to_dict() for name, lengths in pipeline.lengths.items()},
+            "max_length": data.max_length,
+        },
+        settings={"tokens of a row": data.max_length},
+        started=started,
+        base_model=base_model,
     )
-    results = {
-        "system": spec.slug,
-        "reward_models": list(rows),
-        "written": list(written),
-        "trained": trained,
-        "seed": args.seed,
-        "steps": trainer.state.global_step,
-        "seconds": round(seconds, 1),
-        "data": about["name"],
-        "train_rows": about["rows"],
-        "lengths": {name: lengths.to_dict() for name, lengths in pipeline.lengths.items()},
-        "max_length": data.max_length,
-        "command": training["command"],
-        "date": training["date"],
-        "machine": training["hardware"],
-    }
-    write_results(folder, results)
     if options.pictures:
         _draw(folder, scores, pipeline, f"{trained} on {about['name']}")
-    if args.push_to_hub:
+    if trainer.args.push_to_hub:
         trainer.push_to_hub()
     row = next((row for row in rows if row["model"] == trained), {})
     before = rows[0] if rows and rows[0]["model"] != trained else {}
@@ -724,8 +557,7 @@ def finish(
 
 
 def _draw(folder: Path, scores: Any, pipeline: PreferencePipeline, about: str) -> None:
-    if importlib.util.find_spec("matplotlib") is None:
-        say("no pictures were drawn: matplotlib is not installed; type: pip install 'hf-contrastive[plots]'")
+    if not can_draw():
         return
     from hf_contrastive.reporting import plot_reward_courses
 
@@ -775,7 +607,5 @@ __all__ = [
     "make_tokenizer",
     "measure",
     "report",
-    "save",
     "start",
-    "write_answers",
 ]

@@ -3,12 +3,9 @@
 from __future__ import annotations
 
 import contextlib
-import datetime
-import importlib.util
 import json
 import sys
-import time
-from collections.abc import Generator, Mapping, Sequence
+from collections.abc import Generator, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,22 +17,23 @@ from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 
 from hf_contrastive.data import TextCollator, list_text_splits, load_texts, token_blocks, train_tokenizer
 from hf_contrastive.distributed import is_main_process
-from hf_contrastive.hub import Metric, export_backbone, write_model_card
+from hf_contrastive.hub import Metric, export_backbone
 from hf_contrastive.modules.lora import add_lora
+from hf_contrastive.recipes import common
 from hf_contrastive.recipes.common import (
-    card_settings,
+    can_draw,
     command_line,
+    is_adapter,
     loss_text,
-    machine,
     model_types,
     option,
-    write_results,
+    save_run,
+    write_outcome,
 )
 from hf_contrastive.recipes.decoding import DecodingArguments, format_row, show_decoding
 from hf_contrastive.registry import SystemSpec
 from hf_contrastive.reporting import metrics_table, plot_run, say
 from hf_contrastive.training import batch_report, final_report
-from hf_contrastive.training.unwrap import unwrap_model
 
 
 @dataclass
@@ -104,8 +102,12 @@ def load_splits(data: TextDataArguments) -> tuple[datasets.Dataset, datasets.Dat
     return train, load_texts(data.dataset_path, split=data.test_split, max_samples=data.max_test_samples, **common)
 
 
-def make_tokenizer(model: LanguageModelArguments, data: TextDataArguments, train: datasets.Dataset) -> Any:
+def make_tokenizer(model: Any, texts: Iterable[str]) -> Any:
     """The tokenizer that belongs to the model: its own, the one named, or one learned from the training texts.
+
+    Args:
+        model: argument group with `backbone`, `backbone_options`, `tokenizer` and `vocab_size`.
+        texts (iterable of `str`): to learn from.
 
     Raises:
         ValueError: options that contradict each other.
@@ -113,16 +115,40 @@ def make_tokenizer(model: LanguageModelArguments, data: TextDataArguments, train
     new = model.backbone in model_types()
     if not new and model.tokenizer is not None:
         raise ValueError("`tokenizer` is for a new model; a checkpoint brings its own.")
+    if not new and model.backbone_options:
+        raise ValueError("`backbone_options` describe a new model; a checkpoint brings its own configuration.")
     if new and model.tokenizer is None:
-        return train_tokenizer(train["text"], model.vocab_size, max_length=_longest(model))
+        config = AutoConfig.for_model(model.backbone, **(model.backbone_options or {}))
+        longest = getattr(config, "max_position_embeddings", None)
+        return train_tokenizer(texts, model.vocab_size, max_length=longest)
     place = model.tokenizer if new and model.tokenizer is not None else model.backbone
     with named_checkpoint("tokenizer" if new else "backbone", place):
         return AutoTokenizer.from_pretrained(place)
 
 
-def _longest(model: LanguageModelArguments) -> int | None:
-    config = AutoConfig.for_model(model.backbone, **(model.backbone_options or {}))
-    return getattr(config, "max_position_embeddings", None)
+def new_backbone_config(model: Any, tokenizer: Any) -> Any:
+    """Configuration of a new language model, with vocabulary and special tokens of the tokenizer.
+
+    Args:
+        model: argument group with `backbone` and `backbone_options`.
+        tokenizer (`PreTrainedTokenizerBase`): of [`make_tokenizer`].
+    """
+    special = {name: getattr(tokenizer, name) for name in ("bos_token_id", "eos_token_id", "pad_token_id")}
+    options = {"vocab_size": len(tokenizer), **special, **(model.backbone_options or {})}
+    return AutoConfig.for_model(model.backbone, **options)
+
+
+def check_length(config: Any, argument: str, length: int) -> None:
+    """Refuse rows that are longer than a model's positions.
+
+    Raises:
+        ValueError: names argument, length and positions.
+    """
+    longest = getattr(config.get_text_config(), "max_position_embeddings", None)
+    if longest is not None and length > longest:
+        raise ValueError(
+            f"`{argument}` is {length}, but the model has {longest} positions; pass --{argument} {longest} or less."
+        )
 
 
 def make_model(
@@ -145,20 +171,12 @@ def make_model(
     """
     given = {name: value for name, value in fields.items() if value is not None}
     if model.backbone in model_types():
-        special = {name: getattr(tokenizer, name) for name in ("bos_token_id", "eos_token_id", "pad_token_id")}
-        options = {"vocab_size": len(tokenizer), **special, **(model.backbone_options or {})}
-        config = AutoConfig.for_model(model.backbone, **options)
+        config = new_backbone_config(model, tokenizer)
         built = spec.model_class()(spec.config_class()(backbone_config=config, **given))
     else:
-        if model.backbone_options:
-            raise ValueError("`backbone_options` describe a new model; a checkpoint brings its own configuration.")
         with named_checkpoint("backbone", model.backbone):
             built = spec.model_class().from_backbone(model.backbone, **given)
-    longest = getattr(built.config.get_text_config(), "max_position_embeddings", None)
-    if longest is not None and block_size > longest:
-        raise ValueError(
-            f"`block_size` is {block_size}, but the model has {longest} positions; pass --block_size {longest} or less."
-        )
+    check_length(built.config, "block_size", block_size)
     built.train()
     if model.lora_rank is not None:
         built = add_lora(built, r=model.lora_rank, alpha=model.lora_alpha)
@@ -276,17 +294,7 @@ def format_model(row: Mapping[str, Any]) -> dict[str, str]:
 
 def dry_run(model: Any, pipeline: TextPipeline) -> None:
     """One forward and backward on two rows; prints every shape."""
-    batch = pipeline.collator([pipeline.train[row] for row in range(min(2, len(pipeline.train)))])
-    model.train()
-    outputs = model(**batch)
-    outputs.loss.backward()
-    lines = [{"tensor": name, "shape": "x".join(map(str, value.shape))} for name, value in batch.items()]
-    for name, value in outputs.items():
-        shape = "x".join(map(str, value.shape)) or f"scalar {float(value.detach()):.4f}"
-        lines.append({"tensor": f"outputs.{name}", "shape": shape})
-    with_gradient = sum(parameter.grad is not None for parameter in unwrap_model(model).parameters())
-    metrics_table(lines, title="dry run: one step on two rows")
-    say(f"{with_gradient} parameter tensors got a gradient; nothing was written.")
+    common.dry_run(model, pipeline.collator([pipeline.train[row] for row in range(min(2, len(pipeline.train)))]))
 
 
 def save(trainer: Any, tokenizer: Any) -> Path:
@@ -298,16 +306,12 @@ def save(trainer: Any, tokenizer: Any) -> Path:
     Returns:
         `Path`: the folder to generate with.
     """
-    folder = Path(trainer.args.output_dir)
-    peft_model = trainer.accelerator.unwrap_model(trainer.model)
-    is_adapter = hasattr(peft_model, "peft_config")
-    usable = folder / "merged" if is_adapter else folder
+    folder = save_run(trainer, tokenizer)
+    if not is_adapter(trainer):
+        return folder
     if is_main_process():
-        (peft_model if is_adapter else unwrap_model(trainer.model)).save_pretrained(folder)
-        tokenizer.save_pretrained(folder)
-        if is_adapter:
-            export_backbone(peft_model, usable, processor=tokenizer)
-    return usable
+        export_backbone(trainer.accelerator.unwrap_model(trainer.model), folder / "merged", processor=tokenizer)
+    return folder / "merged"
 
 
 def finish(
@@ -346,7 +350,7 @@ def finish(
     """
     if not is_main_process():
         return
-    folder, args, seconds = Path(trainer.args.output_dir), trainer.args, time.time() - started
+    folder, args = Path(trainer.args.output_dir), trainer.args
     about = describe_data(data, pipeline)
     if models:
         say()
@@ -363,47 +367,26 @@ def finish(
             say(
                 "coherence: mean log-probability of a token under the scorer; near 0 is likely, and repetition is, too."
             )
-    is_adapter, model = usable != folder, unwrap_model(trainer.model)
-    training = {
-        "data": about,
-        "settings": {**card_settings(trainer), "tokens of a row": data.block_size},
-        "loss": loss_text(trainer),
-        "command": command_line(public=True),
-        "date": datetime.date.today().isoformat(),
-        "hardware": machine(),
-        "wall_time": seconds,
-    }
-    card: dict[str, Any] = {
-        "spec": spec,
-        "config": model.config,
-        "metrics": _card_metrics(models, decoding, trained, about["name"], options),
-        "training": training,
-        "base_model": base_model,
-        # what started from somebody's weights keeps their licence, which is not known here
-        "licence": "unknown" if base_model else "apache-2.0",
-        "is_adapter": is_adapter,
-    }
-    trainer.card_fields = card
-    write_model_card(
-        folder, model_name=f"{spec.title} on {about['name']}", log_history=trainer.state.log_history, **card
+    write_outcome(
+        trainer,
+        spec,
+        about=about,
+        metrics=_card_metrics(models, decoding, trained, about["name"], options),
+        results={
+            "models": list(models),
+            "decoding": list(decoding),
+            "trained": trained,
+            "block_size": data.block_size,
+            "prompts": {
+                "count": options.num_prompts,
+                "length": options.prefix_length,
+                "new_tokens": options.new_tokens,
+            },
+        },
+        settings={"tokens of a row": data.block_size},
+        started=started,
+        base_model=base_model,
     )
-    results = {
-        "system": spec.slug,
-        "models": list(models),
-        "decoding": list(decoding),
-        "trained": trained,
-        "seed": args.seed,
-        "steps": trainer.state.global_step,
-        "seconds": round(seconds, 1),
-        "data": about["name"],
-        "train_rows": about["rows"],
-        "block_size": data.block_size,
-        "prompts": {"count": options.num_prompts, "length": options.prefix_length, "new_tokens": options.new_tokens},
-        "command": training["command"],
-        "date": training["date"],
-        "machine": training["hardware"],
-    }
-    write_results(folder, results)
     if samples:
         text = json.dumps({name: list(texts) for name, texts in samples.items()}, indent=2, ensure_ascii=False)
         (folder / "samples.json").write_text(text + "\n", encoding="utf-8")
@@ -431,8 +414,7 @@ def finish(
 
 
 def _draw(folder: Path, trace: Sequence[Mapping[str, Any]] | None, options: DecodingArguments, about: str) -> None:
-    if importlib.util.find_spec("matplotlib") is None:
-        say("no pictures were drawn: matplotlib is not installed; type: pip install 'hf-contrastive[plots]'")
+    if not can_draw():
         return
     from hf_contrastive.reporting import plot_contrastive_trace
 
@@ -476,6 +458,7 @@ __all__ = [
     "TextDataArguments",
     "TextMeasureArguments",
     "TextPipeline",
+    "check_length",
     "describe_data",
     "dry_run",
     "finish",
@@ -487,6 +470,7 @@ __all__ = [
     "make_model",
     "make_tokenizer",
     "named_checkpoint",
+    "new_backbone_config",
     "report",
     "show_models",
 ]

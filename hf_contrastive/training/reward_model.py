@@ -6,7 +6,6 @@ import time
 from collections.abc import Mapping
 from typing import Any
 
-import numpy as np
 import torch
 from accelerate.utils import gather_object
 from torch import nn
@@ -14,7 +13,7 @@ from torch.utils.data import DataLoader, Subset
 from transformers.trainer_utils import speed_metrics
 
 from hf_contrastive.distributed import all_reduce_sum
-from hf_contrastive.evaluation import auroc, auroc_within, filtered_majority_vote, min_q_values, partial_auroc
+from hf_contrastive.evaluation import answer_metrics
 from hf_contrastive.modeling_utils import evaluation_mode
 from hf_contrastive.training.probes import limit_rows
 from hf_contrastive.training.trainer import ContrastiveTrainer
@@ -268,42 +267,23 @@ class GoalConditionedRewardTrainer(ContrastiveTrainer):
             percentiles (`tuple[float]`): parts of the answers for the partial AUROC.
 
         Returns:
-            `auroc` of the reward, `auroc_within` questions (where some question has both kinds of answers), `partial_auroc`
-            by percentile, and with a goal `q_auroc` and `q_auroc_within` (of the lowest Q-value of an answer), `vote` (see
-            `filtered_majority_vote`).
+            `dict`: what `hf_contrastive.evaluation.answer_metrics` finds: `auroc`, `partial_auroc`, `q_auroc`, `vote`, ...
 
         Raises:
             ValueError: labels of one class only.
         """
-        scores = self.score_completions(dataset, collator)
-        labels = [bool(value) for value in dataset["is_correct"]]
-        found: dict[str, Any] = {
-            "auroc": auroc([one["reward"] for one in scores], labels),
-            "partial_auroc": partial_auroc([one["token_rewards"] for one in scores], labels, percentiles),
-            "answers": len(labels),
-            "correct": float(np.mean(labels)),
+        columns = {
+            name: list(dataset[name]) for name in ("question_id", "predicted_answer") if name in dataset.column_names
         }
-        questions = list(dataset["question_id"]) if "question_id" in dataset.column_names else list(range(len(labels)))
-        both = {(question, label) for question, label in zip(questions, labels, strict=True)}
-        compared = any((question, not label) in both for question, label in both)
-        if compared:
-            found["auroc_within"] = auroc_within([one["reward"] for one in scores], labels, questions)
-        if scores[0]["q_values"] is not None:
-            q_values = [one["q_values"] for one in scores]
-            lowest = min_q_values(q_values, skip_tokens)
-            found["q_auroc"] = auroc(lowest, labels)
-            if compared:
-                found["q_auroc_within"] = auroc_within(lowest, labels, questions)
-            if {"question_id", "predicted_answer"} <= set(dataset.column_names):
-                found["vote"] = filtered_majority_vote(
-                    list(dataset["predicted_answer"]),
-                    labels,
-                    q_values,
-                    questions,
-                    threshold,
-                    skip_tokens,
-                )
-        return found
+        return answer_metrics(
+            self.score_completions(dataset, collator),
+            list(dataset["is_correct"]),
+            columns.get("question_id"),
+            columns.get("predicted_answer"),
+            threshold=threshold,
+            skip_tokens=skip_tokens,
+            percentiles=percentiles,
+        )
 
 
 __all__ = ["GoalConditionedRewardTrainer"]

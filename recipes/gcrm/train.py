@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from transformers import set_seed
 
 from hf_contrastive import ContrastiveTrainingArguments, GoalConditionedRewardTrainer, get_system
-from hf_contrastive.recipes import common, preferences
+from hf_contrastive.recipes import common, filtering, preferences
 from hf_contrastive.reporting import say
 from hf_contrastive.training import parse_recipe_arguments, unwrap_model
 
@@ -74,7 +74,7 @@ def main() -> None:
             place = preferences.start(model_arguments, data, tokenizer, texts or [], args, run.dry_run)
 
     # one run an arm, alike in everything but the weight of the contrastive loss
-    rows, trainer, title = [], None, ""
+    rows, scores, trainer, title = [], None, None, ""
     for arm in comparison.arms:
         final = arm == comparison.arms[-1]
         title = ARMS[arm][0]
@@ -96,16 +96,17 @@ def main() -> None:
         )
         say(f"\n=== {title} ===")
         if not rows and (pipeline.test is not None or pipeline.completions is not None):
-            rows.append(preferences.measure(trainer, "before training", pipeline, options))
+            rows.append(preferences.measure(trainer, "before training", pipeline, options)[0])
             unwrap_model(trainer.model).set_goal_state(None)
         preferences.report(trainer, data, pipeline)
         common.train_or_load(trainer, arm_args, tokenizer, final=final)
         # saved before it is measured: hours of training must not depend on a table
         if final:
-            preferences.save(trainer, tokenizer)
-        rows.append(preferences.measure(trainer, title, pipeline, options))
+            common.save_run(trainer, tokenizer)
+        row, scores = preferences.measure(trainer, title, pipeline, options)
+        rows.append(row)
         if final:
-            preferences.save(trainer, tokenizer)  # once more, with the goal
+            common.save_run(trainer, tokenizer)  # once more, with the goal
     if trainer is None:
         return
 
@@ -113,7 +114,7 @@ def main() -> None:
     written = []
     if options.write_questions and common.is_main_process():
         reward_model = unwrap_model(trainer.model)
-        written = preferences.write_answers(
+        written = filtering.write_answers(
             reward_model, place, pipeline, options, rows[-1].get("threshold", 0.0), args.seed
         )
     preferences.finish(
@@ -122,6 +123,7 @@ def main() -> None:
         pipeline,
         rows=rows,
         written=written,
+        scores=scores,
         trained=title,
         data=data,
         options=options,

@@ -63,7 +63,7 @@ def main() -> None:
     # data
     with common.plain_errors():
         train, test = texts.load_splits(data)
-        tokenizer = texts.make_tokenizer(model_arguments, data, train)
+        tokenizer = texts.make_tokenizer(model_arguments, train["text"])
         pipeline = texts.TextPipeline.build(tokenizer, train, test, data.block_size)
         prompts = None
         if test is not None and options.methods:
