@@ -25,6 +25,11 @@ _PANELS: tuple[tuple[str, str, Any], ...] = (
             or name.endswith("accuracy")
         ),
     ),
+    (
+        "Rewards",
+        "reward (no unit)",
+        lambda name: name.endswith(("reward_margin", "reward_mean", "reward_std")),
+    ),
     ("Spread of embeddings", "standard deviation (no unit)", lambda name: name == "std" or name.endswith("_std")),
     ("Effective rank", "directions used", lambda name: "effective_rank" in name or name == "rank"),
     ("Alignment and uniformity", "no unit", lambda name: name in ("alignment", "uniformity")),

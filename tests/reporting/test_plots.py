@@ -19,6 +19,7 @@ from hf_contrastive.reporting import (
     plot_contrastive_trace,
     plot_embedding_map,
     plot_neighbours,
+    plot_reward_courses,
     plot_run,
     plot_similarity_heatmap,
     plot_similarity_histogram,
@@ -294,3 +295,32 @@ def test_contrastive_search_token_by_token(tmp_path):
         plot_contrastive_trace([], tmp_path / "none.png", penalty_alpha=0.6)
     with pytest.raises(ValueError, match=r"`per_line` \(0\)"):
         plot_contrastive_trace(steps, tmp_path / "none.png", penalty_alpha=0.6, per_line=0)
+
+
+def test_rewards_are_no_spread_of_embeddings(tmp_path):
+    lines = [{"step": step, "reward_margin": 0.1 * step, "test_reward_std": 0.5} for step in (1, 2)]
+    picture = plot_training_curves(lines, tmp_path / "curves.png")
+    assert set(check(picture)[0]) == {"step", "epoch", "reward_margin", "test_reward_std"}
+    assert "Rewards" in picture.alt_text
+    assert "Spread" not in picture.alt_text
+
+
+def test_courses_along_right_and_wrong_answers(tmp_path):
+    rewards, q_values = [[0.0, 1.0], [0.0, 0.5, 3.0, 2.0], [0.0, -1.0]], [[0.1, 0.2], [0.1] * 4, [0.3, -0.5]]
+    picture = plot_reward_courses(rewards, q_values, [True, True, False], tmp_path / "courses.png", data="a model")
+    rows = check(picture)
+    assert len(rows) == 2 * 2 * 20  # two panels, two kinds of answers
+    ends = {(row["what"], row["answers"]): float(row["mean"]) for row in rows if float(row["share"]) == 1.0}
+    assert ends == {
+        ("reward", "right"): 1.5,
+        ("reward", "wrong"): -1.0,
+        ("q_value", "right"): pytest.approx(0.15),
+        ("q_value", "wrong"): -0.5,
+    }
+    half = [
+        row for row in rows if row["what"] == "reward" and row["answers"] == "right" and float(row["share"]) == 0.5
+    ]
+    assert float(half[0]["mean"]) == pytest.approx(0.25)  # of two tokens the first, of four the second
+    assert "reward at the end 1.50 for right answers" in picture.alt_text
+    with pytest.raises(ValueError, match="there are 3 courses and 2 labels"):
+        plot_reward_courses(rewards, None, [True, False], tmp_path / "x.png")
