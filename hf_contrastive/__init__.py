@@ -21,6 +21,9 @@ _PUBLIC_NAMES = {
     "SimCLRConfig": "hf_contrastive.models.simclr.configuration_simclr",
     "SimCLRModel": "hf_contrastive.models.simclr.modeling_simclr",
     "SimCLRForPreTraining": "hf_contrastive.models.simclr.modeling_simclr",
+    "MoCoConfig": "hf_contrastive.models.moco.configuration_moco",
+    "MoCoModel": "hf_contrastive.models.moco.modeling_moco",
+    "MoCoForPreTraining": "hf_contrastive.models.moco.modeling_moco",
     "GSimCLRConfig": "hf_contrastive.models.gsimclr.configuration_gsimclr",
     "GSimCLRModel": "hf_contrastive.models.gsimclr.modeling_gsimclr",
     "GSimCLRForPreTraining": "hf_contrastive.models.gsimclr.modeling_gsimclr",
@@ -75,6 +78,8 @@ if TYPE_CHECKING:  # static analysis sees the real names
         GSimCLRForPreTraining,
         GSimCLRModel,
     )
+    from hf_contrastive.models.moco.configuration_moco import MoCoConfig
+    from hf_contrastive.models.moco.modeling_moco import MoCoForPreTraining, MoCoModel
     from hf_contrastive.models.simclr.configuration_simclr import SimCLRConfig
     from hf_contrastive.models.simclr.modeling_simclr import SimCLRForPreTraining, SimCLRModel
     from hf_contrastive.models.simctg.configuration_simctg import SimCTGConfig

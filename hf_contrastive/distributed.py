@@ -89,6 +89,14 @@ def all_gather_no_grad(x: Tensor) -> Tensor:
     return torch.cat(parts)
 
 
+@torch.no_grad()
+def broadcast_from_first(x: Tensor) -> Tensor:
+    """The first process's values of a tensor on every process, in place; `x` itself when there is one process."""
+    if is_distributed():
+        dist.broadcast(x, 0)
+    return x
+
+
 def all_reduce_sum(x: Tensor) -> Tensor:
     """Sum of a tensor over all processes, without gradient; `x` itself when there is one process."""
     if is_distributed():

@@ -14,6 +14,7 @@ from transformers import PreTrainedModel
 from transformers import initialization as init
 
 from hf_contrastive.configuration_utils import blank_local_paths
+from hf_contrastive.modules.training_state import TrainingState
 
 
 class ContrastivePreTrainedModel(PreTrainedModel):
@@ -25,9 +26,9 @@ class ContrastivePreTrainedModel(PreTrainedModel):
     - `embed_views(**view_inputs)` does the learnable work per sample and returns tensors with the batch first,
     - `compute_objective(embeds, **other_inputs)` computes the loss over the whole (gathered) batch.
 
-    `encode` gives the embeddings a user wants, whatever the domain. `after_optimizer_step` does what has to run after
-    each real optimiser step (momentum encoders, queues); a callback of the library calls it, and a plain PyTorch loop
-    can call it just as well.
+    `encode` gives the embeddings a user wants, whatever the domain. `before_optimizer_step` and `after_optimizer_step` do
+    what has to run around each real optimiser step (momentum encoders, queues, prototypes); a callback of the library
+    calls them, and a plain PyTorch loop can call them just as well.
     """
 
     # Trainer would otherwise believe that the model divides by the number of accumulated items itself.
@@ -44,6 +45,8 @@ class ContrastivePreTrainedModel(PreTrainedModel):
     has_negatives: ClassVar[bool] = True
     #: names that `encode(readout=...)` takes; the first is the default
     readouts: tuple[str, ...] = ("backbone",)
+    #: share of the training that is done, from 0 to 1, for schedules inside the model; the trainer keeps it up to date
+    training_progress: float = 0.0
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
@@ -73,11 +76,13 @@ class ContrastivePreTrainedModel(PreTrainedModel):
         model._freeze()
         return loaded
 
-    def save_pretrained(self, save_directory: Any, *args: Any, **kwargs: Any) -> None:
+    def save_pretrained(self, save_directory: Any, *args: Any, save_memory: bool = True, **kwargs: Any) -> None:
         """Save config and weights; the folder is complete or untouched, and holds no local path.
 
         Args:
             save_directory (`str` or `Path`): target folder.
+            save_memory (`bool`, defaults to `True`): also write queues and memory banks, which training needs to go on and
+                which can be larger than the model.
             *args, **kwargs: as `transformers.PreTrainedModel.save_pretrained`.
 
         Raises:
@@ -91,6 +96,11 @@ class ContrastivePreTrainedModel(PreTrainedModel):
         if push:
             raise ValueError("`save_pretrained(push_to_hub=True)` is not offered; call `model.push_to_hub(repo_id)`.")
         blank_local_paths(self.config)
+        if not save_memory:
+            state = kwargs.pop("state_dict", None)
+            state = self.state_dict() if state is None else state
+            memory = tuple(f"{name}." for name, part in self.training_state() if part.is_memory)
+            kwargs["state_dict"] = {name: tensor for name, tensor in state.items() if not name.startswith(memory)}
         # transformers writes the tensors of some backbones (ViT) under older names, which `load_state_dict`, and so
         # the Trainer when it resumes, does not find
         kwargs.setdefault("save_original_format", False)
@@ -134,6 +144,12 @@ class ContrastivePreTrainedModel(PreTrainedModel):
         for module in self._frozen():
             module.requires_grad_(False)
             module.eval()
+        for _, part in self.training_state():
+            part.requires_grad_(False)
+
+    def training_state(self) -> list[tuple[str, TrainingState]]:
+        """The direct parts that only training needs, by name."""
+        return [(name, part) for name, part in self.named_children() if isinstance(part, TrainingState)]
 
     def train(self, mode: bool = True) -> ContrastivePreTrainedModel:
         """Switch to training mode; frozen parts stay in eval mode, so that their statistics do not move."""
@@ -148,6 +164,9 @@ class ContrastivePreTrainedModel(PreTrainedModel):
             # torch's own default, which heads of the reference implementations rely on; transformers' normal(0, 0.02)
             # shrinks the projections of a deep head.
             init_linear_like_torch(module)
+        init_state: Any = getattr(module, "init_state", None)
+        if init_state is not None:
+            init_state(self)
 
     def embed_views(self, **view_inputs: Any) -> dict[str, torch.Tensor]:
         """Embed every view of every sample; returns tensors with the batch first."""
@@ -161,8 +180,19 @@ class ContrastivePreTrainedModel(PreTrainedModel):
         """`objective_formula` with the values of this model's configuration."""
         return self.objective_formula.format(**{name: getattr(self.config, name) for name in self.config.to_dict()})
 
+    def before_optimizer_step(self) -> None:
+        """What has to happen between the backward pass and each real optimiser step: that of every direct part."""
+        for part in self.children():
+            hook: Any = getattr(part, "before_step", None)
+            if hook is not None:
+                hook(self)
+
     def after_optimizer_step(self) -> None:
-        """What has to happen after each real optimiser step; nothing by default."""
+        """What has to happen after each real optimiser step: that of every direct part, in their order."""
+        for part in self.children():
+            hook: Any = getattr(part, "after_step", None)
+            if hook is not None:
+                hook(self)
 
     def _embed_for_encode(self, *args: Any, readout: str, **kwargs: Any) -> torch.Tensor:
         raise NotImplementedError

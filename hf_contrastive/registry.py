@@ -201,6 +201,32 @@ _ROWS = (
         pipeline_tag="image-feature-extraction",
     ),
     SystemSpec(
+        slug="moco",
+        title="MoCo v2",
+        main=ModelSpec(
+            "moco",
+            f"{_MODELS}.moco.configuration_moco:MoCoConfig",
+            f"{_MODELS}.moco.modeling_moco:MoCoModel",
+            f"{_MODELS}.moco.modeling_moco:MoCoForPreTraining",
+        ),
+        domain="image",
+        task="self-supervised pre-training",
+        summary="Learns image features with small batches: a queue of past views, from a slowly moving encoder, are the negatives.",
+        main_input="pixel_values",
+        column="image",
+        paper_title="Improved Baselines with Momentum Contrastive Learning",
+        paper_url="https://arxiv.org/abs/2003.04297",
+        year=2020,
+        bibtex="""@article{chen2020mocov2,
+  title={Improved Baselines with Momentum Contrastive Learning},
+  author={Chen, Xinlei and Fan, Haoqi and Girshick, Ross and He, Kaiming},
+  journal={arXiv preprint arXiv:2003.04297},
+  year={2020}
+}""",
+        tags=("self-supervised-learning", "moco"),
+        pipeline_tag="image-feature-extraction",
+    ),
+    SystemSpec(
         slug="simctg",
         title="SimCTG",
         main=ModelSpec(

@@ -44,7 +44,7 @@ DOORS: dict[str, set[str]] = {
         *BASE,
     },
     "cli": {"data", "evaluation", "hub", "generation", "models", "reporting", "training", *BASE},
-    "modeling_utils": {"configuration_utils", "hub"},
+    "modeling_utils": {"configuration_utils", "hub", "modules"},
     "configuration_utils": {"auto_registration", "hub"},
 }
 

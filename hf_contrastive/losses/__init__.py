@@ -22,6 +22,7 @@ from hf_contrastive.losses.nt_xent import NTXentLoss, nt_xent, nt_xent_multi_vie
 from hf_contrastive.losses.preference import BradleyTerryLoss, bradley_terry_loss
 from hf_contrastive.losses.simctg import SimCTGLoss, next_token_loss, simctg_loss
 from hf_contrastive.losses.sup_con import SupConLoss, sup_con
+from hf_contrastive.losses.swav import sinkhorn, swapped_prediction
 
 
 __all__ = [
@@ -44,6 +45,8 @@ __all__ = [
     "nt_xent",
     "nt_xent_multi_view",
     "simctg_loss",
+    "sinkhorn",
     "sorted_goal_draws",
     "sup_con",
+    "swapped_prediction",
 ]

@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Any
 from torch import nn
 from transformers.pytorch_utils import Conv1D
 
+from hf_contrastive.modules.training_state import TrainingState
+
 
 if TYPE_CHECKING:
     from peft import PeftModel
@@ -226,6 +228,7 @@ def _choose_parts(model: nn.Module, modules_to_save: Sequence[str] | None) -> li
             name
             for name, child in children.items()
             if name != "backbone"
+            and not isinstance(child, TrainingState)
             and (
                 any(parameter.requires_grad for parameter in child.parameters())
                 # state without weights (a goal), which belongs to the checkpoint

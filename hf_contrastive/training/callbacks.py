@@ -17,7 +17,8 @@ METRICS_FILE = "metrics.jsonl"
 
 
 class AfterOptimizerStepCallback(TrainerCallback):
-    """Calls `model.after_optimizer_step()` after each real optimiser step (momentum encoders, queues, banks).
+    """Calls `before_optimizer_step()` and `after_optimizer_step()` of the model around each real optimiser step (momentum
+    encoders, queues, banks, frozen prototypes), and tells it how far training is (`training_progress`).
 
     Example:
 
@@ -27,6 +28,13 @@ class AfterOptimizerStepCallback(TrainerCallback):
 
     ```
     """
+
+    def on_pre_optimizer_step(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        """Runs once per optimiser step, when all gradients are there."""
+        model = unwrap_model(kwargs["model"])
+        model.training_progress = state.global_step / max(1, state.max_steps)
+        if hasattr(model, "before_optimizer_step"):
+            model.before_optimizer_step()
 
     def on_optimizer_step(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         """Runs once per optimiser step, also under gradient accumulation; not when the loss scaler skipped the step."""

@@ -13,6 +13,7 @@ from transformers.trainer_utils import get_last_checkpoint
 
 from hf_contrastive.hub.atomic import finish_interrupted_save
 from hf_contrastive.hub.scrub import scrub_config
+from hf_contrastive.training.unwrap import unwrap_model
 
 
 BUFFERS_FILE = "buffers.safetensors"
@@ -65,15 +66,17 @@ def last_checkpoint(output_dir: str) -> str:
 
 
 def save_buffers(model: Any, checkpoint: str | Path) -> None:
-    """Save the buffers of a PEFT model (queues, running statistics): an adapter file holds only its own tensors.
+    """Save the buffers of a PEFT model (queues, running statistics) and the weights of its momentum encoders: an adapter
+    file holds only its own tensors.
 
     Args:
         model: of the run; nothing is written when it is no PEFT model, whose weights hold all buffers.
         checkpoint (`str` or `Path`): the folder.
     """
-    buffers = {name: buffer.detach().cpu().clone() for name, buffer in model.named_buffers()}
-    if hasattr(model, "peft_config") and buffers:
-        save_file(buffers, Path(checkpoint, BUFFERS_FILE))
+    if hasattr(model, "peft_config"):
+        state = {name: tensor.detach().cpu().clone() for name, tensor in _untrained_state(model).items()}
+        if state:
+            save_file(state, Path(checkpoint, BUFFERS_FILE))
 
 
 def load_buffers(model: Any, checkpoint: str | Path) -> None:
@@ -86,8 +89,17 @@ def load_buffers(model: Any, checkpoint: str | Path) -> None:
     path = Path(checkpoint, BUFFERS_FILE)
     if path.is_file():
         saved = load_file(path)
-        for name, buffer in model.named_buffers():
-            buffer.copy_(saved[name])
+        with torch.no_grad():
+            for name, tensor in _untrained_state(model).items():
+                tensor.copy_(saved[name])
+
+
+def _untrained_state(model: Any) -> dict[str, torch.Tensor]:
+    state = dict(model.named_buffers())
+    inner = unwrap_model(model)
+    parts = [part for _, part in inner.training_state()] if hasattr(inner, "training_state") else []
+    held = {id(parameter) for part in parts for parameter in part.parameters()}
+    return {**state, **{name: tensor for name, tensor in model.named_parameters() if id(tensor) in held}}
 
 
 def separate_worker_seeds(loader: Any, args: Any) -> Any:

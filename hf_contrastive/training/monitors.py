@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import warnings
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
@@ -120,7 +120,13 @@ class CollapseMonitor:
         self.warned: list[str] = []
 
     def update(
-        self, outputs: Mapping[str, Any], loss: float, step: int, world_size: int = 1, has_negatives: bool = True
+        self,
+        outputs: Mapping[str, Any],
+        loss: float,
+        step: int,
+        world_size: int = 1,
+        has_negatives: bool = True,
+        guess: Callable[[int, int], float | None] | None = None,
     ) -> dict[str, float]:
         """Look at one training batch.
 
@@ -130,6 +136,8 @@ class CollapseMonitor:
             step (`int`): number of the optimiser step, for the message.
             world_size (`int`, defaults to 1): processes whose embeddings are joined.
             has_negatives (`bool`, defaults to `True`): without negatives a loss has no chance level to stay at.
+            guess (`Callable`, *optional*): the model's own `chance_loss(rows, views)`, where other rows of the batch are not
+                the only negatives.
 
         Returns:
             `dict[str, float]`: the statistics, also kept in `latest`; scalar outputs (loss terms, scale) included.
@@ -153,7 +161,10 @@ class CollapseMonitor:
                 + ("a temperature between 0.1 and 0.5, a larger batch (more negatives), " if has_negatives else "")
                 + "batch norm in the projection head, or stronger augmentation.",
             )
-        chance = chance_loss(views, joint, world_size) if has_negatives else None
+        if guess is not None and views:
+            chance = guess(len(views[0]) * world_size, len(views))
+        else:
+            chance = chance_loss(views, joint, world_size) if has_negatives else None
         if chance is not None:
             # a collapsed model guesses, too; one warning is enough
             self._note(

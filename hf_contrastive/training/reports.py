@@ -154,7 +154,10 @@ def batch_report(
     has_negatives = getattr(model, "has_negatives", True)
     compared = num_views > 0
     has_negatives = has_negatives and compared
-    negatives = num_views * (global_batch - 1) if has_negatives else 0
+    negatives = 0
+    if has_negatives:
+        count = getattr(model, "count_negatives", None)
+        negatives = num_views * (global_batch - 1) if count is None else count(global_batch, num_views)
     per_epoch, steps, epochs = _steps(trainer, rows, global_batch)
 
     distinct = bool(getattr(trainer.train_batch_sampler, "strict", False))

@@ -318,7 +318,8 @@ class ContrastiveTrainer(TrainerHubMixin, Trainer):
             self._stop("the loss", inputs, outputs)
         step = self.state.global_step + 1
         if self.monitor is not None and step % self.args.monitor_steps == 0:
-            self.monitor.update(outputs, float(outputs.loss.detach()), step, self.args.world_size, self._has_negatives)
+            loss, guess = float(outputs.loss.detach()), getattr(unwrap_model(self.model), "chance_loss", None)
+            self.monitor.update(outputs, loss, step, self.args.world_size, self._has_negatives, guess)
 
     def _stop(self, what: str, inputs: Any = None, outputs: Any = None) -> None:
         found = describe_non_finite(unwrap_model(self.model), inputs, outputs)

@@ -28,7 +28,7 @@ for number, case in enumerate(cases()):
         "class": type(pulled) is case.tester.model_class,
         "info": sorted(name for name, values in info.items() if values),
         "config": type(AutoConfig.from_pretrained(repo)) is type(case.config),
-        "difference": max_difference(dict(pulled.state_dict()), state),
+        "difference": max_difference(dict(pulled.state_dict()), case.inference_state(model)),
         "encode": torch.equal(pulled.encode(**case.single_inputs()), model.encode(**case.single_inputs())),
     }
     if case.tester.spec.pretraining is not None:

@@ -76,7 +76,7 @@ def test_pretraining_checkpoint_opens_everywhere(case: Case, tmp_path):
     model, info = AutoModel.from_pretrained(tmp_path, output_loading_info=True)
     assert type(model) is case.tester.model_class
     assert_clean(info)
-    assert max_difference(dict(model.state_dict()), dict(objective.state_dict())) == 0.0
+    assert max_difference(dict(model.state_dict()), case.inference_state(objective)) == 0.0
     inputs = case.single_inputs()
     for readout in case.tester.readout_sizes(case.config):
         assert torch.equal(model.encode(**inputs, readout=readout), objective.encode(**inputs, readout=readout))
@@ -85,10 +85,13 @@ def test_pretraining_checkpoint_opens_everywhere(case: Case, tmp_path):
     again, info = AutoModelForPreTraining.from_pretrained(tmp_path, output_loading_info=True)
     assert type(again) is case.tester.objective_class
     assert_clean(info)
-    # and the other way: an inference checkpoint holds all that the objective has
+    assert max_difference(dict(again.state_dict()), dict(objective.state_dict())) == 0.0
+    # and the other way: an inference checkpoint holds all that the objective cannot make itself
     model.save_pretrained(tmp_path / "inference")
-    _, info = AutoModelForPreTraining.from_pretrained(tmp_path / "inference", output_loading_info=True)
+    objective, info = AutoModelForPreTraining.from_pretrained(tmp_path / "inference", output_loading_info=True)
     assert_clean(info)
+    assert max_difference(dict(model.state_dict()), case.inference_state(objective)) == 0.0
+    assert all(bool(torch.isfinite(tensor).all()) for tensor in objective.state_dict().values())
 
 
 @each_case
@@ -245,7 +248,8 @@ def test_frozen_part_stays_frozen(case: Case, part: str, tmp_path):
         frozen = one.get_submodule(part)
         assert not any(parameter.requires_grad for parameter in frozen.parameters())
         assert not any(module.training for module in frozen.modules())
-        rest = [p for name, p in one.named_parameters() if not name.startswith(f"{part}.")]
+        state = tuple(f"{name}." for name, _ in one.training_state())
+        rest = [p for name, p in one.named_parameters() if not name.startswith((f"{part}.", *state))]
         assert all(parameter.requires_grad for parameter in rest)
     for one in (model, loaded[1]):
         check_frozen(one, [part], case.inputs())

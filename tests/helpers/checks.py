@@ -51,7 +51,7 @@ def load_seeded(model_class: Any, folder: Path, seed: int) -> nn.Module:
 def check_nothing_random_after_loading(model_class: Any, config: Any, folder: Path, dropped: set[str]) -> None:
     """A checkpoint without the tensors `dropped` (all of it is still in `folder`) loads with new, well drawn values.
 
-    Dropped tensors, and whatever is never saved, must be finite, follow the seed, and have the spread that a new model
+    A momentum encoder starts as a copy. Dropped tensors, and whatever is never saved, must be finite, follow the seed, and have the spread that a new model
     gives them (equal values where every new model has the same); the others must be the saved ones.
     """
     saved = load_file(folder / "model.safetensors")
@@ -69,7 +69,11 @@ def check_nothing_random_after_loading(model_class: Any, config: Any, folder: Pa
                 problems.append(f"{name}: was in the checkpoint and is something else after loading")
             continue
         again, other = loaded[1][name], loaded[2][name]
-        if not bool(torch.isfinite(first).all()):
+        if name.startswith("momentum_encoder."):
+            source = name.removeprefix("momentum_encoder.").replace("_copy.", ".")
+            if not torch.equal(first, loaded[0][source]):
+                problems.append(f"{name}: is no copy of {source}")
+        elif not bool(torch.isfinite(first).all()):
             problems.append(f"{name}: not finite, nobody initialised it")
         elif not torch.equal(first, again):
             problems.append(f"{name}: differs between two loads with the same seed")

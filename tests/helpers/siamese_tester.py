@@ -30,7 +30,7 @@ class SiameseTester(ModelTester):
         }
         # the same without any batch norm: rows do not see each other even in training mode
         found["vit_plain_head"] = self.spec.config_class()(
-            backbone_config=image_backbones()["vit"], pooling="mean", projection_batch_norm=False, **options
+            backbone_config=image_backbones()["vit"], pooling="mean", **{**options, "projection_batch_norm": False}
         )
         return found
 
@@ -55,8 +55,8 @@ class SiameseTester(ModelTester):
         return {"backbone": config.embed_dim, "projection_1": first, "projection_2": second, "projection": last}
 
 
-class NTXentTester(SiameseTester):
-    """Systems of the family with NT-Xent."""
+class TemperatureTester(SiameseTester):
+    """Systems of the family with a temperature."""
 
     options = {**SiameseTester.options, "temperature": 0.3}
     refusals = (

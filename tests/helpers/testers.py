@@ -53,6 +53,8 @@ class ModelTester:
     batch_independent: tuple[str, ...] = ("encode",)
     #: the Auto class that opens the exported `backbone`
     backbone_auto_class: Any = AutoModel
+    #: direct parts that only the class with the objective has (momentum encoders, queues, predictors)
+    training_parts: tuple[str, ...] = ()
     #: trainable parameters that get no gradient, by design; name -> why
     without_gradient: dict[str, str] = {}
 
@@ -147,6 +149,11 @@ class Case:
     def objective(self, seed: int = 0) -> Any:
         """A new model with the objective."""
         return self.tester.build(self.tester.objective_class, self.config, seed)
+
+    def inference_state(self, model: Any) -> dict[str, torch.Tensor]:
+        """The tensors of a model, without those that only the class with the objective has."""
+        parts = tuple(f"{name}." for name in self.tester.training_parts)
+        return {name: tensor for name, tensor in model.state_dict().items() if not name.startswith(parts)}
 
     def inputs(self, batch: int = 4, seed: int = 0) -> dict[str, Any]:
         """Arguments of the objective."""

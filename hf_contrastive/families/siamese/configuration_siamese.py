@@ -74,9 +74,9 @@ class SiameseConfig(ContrastiveConfig):
 
 
 @strict
-class NTXentConfig(SiameseConfig):
+class TemperatureConfig(SiameseConfig):
     r"""
-    Fields of systems of the family that compare with NT-Xent.
+    Fields of systems of the family that divide similarities by a temperature.
 
     Args:
         temperature (`float`, defaults to 0.1): divides the cosine similarities; above 0.

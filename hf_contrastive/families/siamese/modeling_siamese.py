@@ -2,21 +2,29 @@
 
 from __future__ import annotations
 
+import dataclasses
 import inspect
+import math
 import os
 from collections.abc import Sequence
-from typing import Any, cast
+from typing import Any, ClassVar, cast
 
 import torch
 from torch import nn
 from transformers import AutoModel, PreTrainedConfig
 from transformers.models.auto.modeling_auto import MODEL_MAPPING
 
-from hf_contrastive.families.siamese.configuration_siamese import NTXentConfig, SiameseConfig
+from hf_contrastive.families.siamese.configuration_siamese import SiameseConfig, TemperatureConfig
 from hf_contrastive.losses import nt_xent, nt_xent_multi_view
 from hf_contrastive.modeling_utils import ContrastivePreTrainedModel
+from hf_contrastive.modules.momentum_encoder import MomentumEncoder, shuffled_forward
 from hf_contrastive.modules.projection_head import ProjectionHead
 from hf_contrastive.outputs import EmbeddingOutput, ViewsOutput
+
+
+# parts that only classes with an objective have; an inference model leaves them aside, and they start anew where a
+# checkpoint lacks them
+TRAINING_PARTS = r"^(momentum_encoder|queue|memory_bank|predictor|prototypes|inter_head)\."
 
 
 def _backbone_options(config: PreTrainedConfig, pooling: str) -> dict[str, Any]:
@@ -40,6 +48,7 @@ class SiameseModel(ContrastivePreTrainedModel):
     main_input_name = "pixel_values"
     input_modalities = ["image"]
     view_inputs = ("pixel_values",)
+    _keys_to_ignore_on_load_unexpected = [TRAINING_PARTS]
 
     def __init__(self, config: SiameseConfig) -> None:
         super().__init__(config)
@@ -54,7 +63,11 @@ class SiameseModel(ContrastivePreTrainedModel):
         )
         hidden = [f"projection_{number + 1}" for number in range(len(config.projection_dims or []) - 1)]
         self.readouts = ("backbone", *hidden, "projection")
+        self.build_training_parts()
         self.post_init()
+
+    def build_training_parts(self) -> None:
+        """Predictors, momentum encoders, queues, banks, prototypes: nothing for inference."""
 
     @classmethod
     def from_backbone(cls, backbone: str | os.PathLike | nn.Module, **config_fields: Any) -> Any:
@@ -94,6 +107,8 @@ class SiameseModel(ContrastivePreTrainedModel):
         model = cls(cls.config_class(backbone_config=backbone.config, **config_fields))
         # what the source has beyond this model's backbone (an unused pooler, a classification head) is left behind
         missing = missing or _copy_weights(backbone, model.backbone)
+        for _, part in model.training_state():  # a momentum encoder starts from the given weights too
+            part.init_state(model)
         if missing:
             raise ValueError(
                 f"the given backbone has no weights for {len(missing)} tensors of {type(model.backbone).__name__}, for "
@@ -164,13 +179,72 @@ class SiameseForPreTraining(SiameseModel):
     """Several views of each image; base of the systems' classes with an objective.
 
     The objective is NT-Xent; a system with another one overrides `loss_terms` (and `output_class`, `objective_formula`,
-    `has_negatives`).
+    `has_negatives`). Parts for training only are made in `build_training_parts` under the names of `TRAINING_PARTS`.
     """
 
     objective_formula = (
         "NT-Xent: mean over anchors of -log softmax(cosine / {temperature:g}) at the other view of the same image"
     )
     output_class: type[ViewsOutput] = ViewsOutput
+    #: views that the objective needs
+    min_views: ClassVar[int] = 2
+    #: whether all views go through the network at once, so that batch norm sees their joint statistics, or one by one
+    joint_views: ClassVar[bool] = True
+    _keys_to_ignore_on_load_unexpected = None
+    _keys_to_ignore_on_load_missing = [TRAINING_PARTS]
+
+    def __init__(self, config: SiameseConfig) -> None:
+        super().__init__(config)
+        # every process writes the same rows into them; DistributedDataParallel would send them around at every step
+        self._ddp_params_and_buffers_to_ignore = [
+            f"{name}.{buffer}"
+            for name, part in self.training_state()
+            if part.is_memory
+            for buffer, _ in part.named_buffers()
+        ]
+
+    def embed_images(
+        self, pixel_values: torch.Tensor, backbone: nn.Module | None = None, head: nn.Module | None = None
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """Features and projections of every view.
+
+        Args:
+            pixel_values (`torch.FloatTensor` `[batch, views, channels, height, width]`): the views.
+            backbone, head (`nn.Module`, *optional*): a momentum encoder's; the model's own by default.
+
+        Returns:
+            `(embeds [batch, views, dim], projections [batch, views, projection_dim])`.
+        """
+        backbone = self.backbone if backbone is None else backbone
+        head = self.projection_head if head is None else head
+        batch, views = pixel_values.shape[:2]
+        if self.joint_views or views == 1:
+            embeds = self.pool(backbone(pixel_values=pixel_values.flatten(0, 1)))
+            return embeds.unflatten(0, (batch, views)), head(embeds).unflatten(0, (batch, views))
+        embeds = [self.pool(backbone(pixel_values=view)) for view in pixel_values.unbind(1)]
+        return torch.stack(embeds, 1), torch.stack([head(view) for view in embeds], 1)
+
+    @torch.no_grad()
+    def embed_with_momentum(
+        self, pixel_values: torch.Tensor, shuffle: bool = False
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """Features and projections of every view by the momentum encoder, without gradient.
+
+        Args:
+            pixel_values (`torch.FloatTensor` `[batch, views, channels, height, width]`): the views.
+            shuffle (`bool`, defaults to `False`): shuffle the images over the processes (ShuffleBN).
+
+        Returns:
+            `(embeds [batch, views, dim], projections [batch, views, projection_dim])`.
+        """
+        slow = cast(MomentumEncoder, self.momentum_encoder)
+
+        def run(images: torch.Tensor) -> torch.Tensor:
+            return torch.cat(self.embed_images(images, slow.part("backbone"), slow.part("projection_head")), -1)
+
+        joined = shuffled_forward(run, pixel_values) if shuffle and self.training else run(pixel_values)
+        projection_dim = (self.config.projection_dims or [0])[-1]
+        return joined[..., :-projection_dim], joined[..., -projection_dim:]
 
     def embed_views(self, pixel_values: torch.Tensor) -> dict[str, torch.Tensor]:
         """Features and projections of every view.
@@ -182,14 +256,8 @@ class SiameseForPreTraining(SiameseModel):
             `{"projections": [batch, views, projection_dim], "embeds": [batch, views, dim]}`.
         """
         self._check(pixel_values, "[batch, views, channels, height, width]", 5)
-        batch, views = pixel_values.shape[:2]
-        # all views in one pass: batch norm sees the joint statistics of both views, as SimCLR's own code does
-        embeds = self.pool(self.backbone(pixel_values=pixel_values.flatten(0, 1)))
-        projections = self.projection_head(embeds)
-        return {
-            "projections": projections.unflatten(0, (batch, views)),
-            "embeds": embeds.unflatten(0, (batch, views)),
-        }
+        embeds, projections = self.embed_images(pixel_values)
+        return {"projections": projections, "embeds": embeds}
 
     def compute_objective(
         self,
@@ -207,36 +275,77 @@ class SiameseForPreTraining(SiameseModel):
         Returns:
             [`ViewsOutput`].
         """
-        projections = embeds["projections"]
         terms: dict[str, torch.Tensor] = {}
         if return_loss:
-            if projections.shape[1] < 2:
-                raise ValueError(
-                    f"`pixel_values` holds {projections.shape[1]} view of each image, the objective compares at least "
-                    "2; use a view transform with num_views=2."
-                )
-            if sample_ids is not None and not self.has_negatives:
-                raise ValueError(
-                    f"{type(self).__name__} has no negatives, so `sample_ids` would do nothing; leave it out."
-                )
-            terms = self.loss_terms(projections, sample_ids)
-        return self.output_class(embeds=embeds["embeds"], projections=projections, **terms)
+            self.check_views(embeds, sample_ids)
+            terms = self.loss_terms(embeds, sample_ids)
+        return self.make_output(embeds, terms)
 
-    def loss_terms(self, projections: torch.Tensor, sample_ids: torch.Tensor | None) -> dict[str, torch.Tensor]:
+    def check_views(self, embeds: dict[str, torch.Tensor], sample_ids: torch.Tensor | None = None) -> None:
+        """Refuse too few views, and ids where nothing would read them.
+
+        Args:
+            embeds (`dict`): what `embed_views` returns.
+            sample_ids (`torch.LongTensor` `[batch]`, *optional*): as given.
+
+        Raises:
+            ValueError: says what to give.
+        """
+        views = embeds["projections"].shape[1]
+        if views < self.min_views:
+            raise ValueError(
+                f"`pixel_values` holds {views} view of each image, the objective compares at least {self.min_views}; use "
+                f"a view transform with num_views={self.min_views}."
+            )
+        if sample_ids is not None and not self.has_negatives:
+            raise ValueError(
+                f"{type(self).__name__} has no negatives, so `sample_ids` would do nothing; leave it out."
+            )
+
+    def make_output(self, embeds: dict[str, torch.Tensor], terms: dict[str, torch.Tensor]) -> ViewsOutput:
+        """The output: loss terms, and the embeddings that `output_class` has fields for.
+
+        Args:
+            embeds (`dict`): what `embed_views` returns.
+            terms (`dict`): what `loss_terms` returns; empty without loss.
+        """
+        names = {field.name for field in dataclasses.fields(self.output_class)}
+        return self.output_class(**{name: value for name, value in embeds.items() if name in names}, **terms)
+
+    def loss_terms(self, embeds: dict[str, torch.Tensor], sample_ids: torch.Tensor | None) -> dict[str, torch.Tensor]:
         """The loss, and its terms by name where it has several.
 
         Args:
-            projections (`torch.FloatTensor` `[batch, views, projection_dim]`): of this process; two or more views.
+            embeds (`dict`): what `embed_views` returns, of this process; enough views.
             sample_ids (`torch.LongTensor` `[batch]`, *optional*): rows with the same id are never negatives.
 
         Returns:
-            `{"loss": scalar, ...}`, the fields of `output_class` beside `embeds` and `projections`.
+            `{"loss": scalar, ...}`, the fields of `output_class` beside the embeddings.
         """
-        config = cast(NTXentConfig, self.config)
+        projections = embeds["projections"]
+        config = cast(TemperatureConfig, self.config)
         options: dict[str, Any] = {"temperature": config.temperature, "sample_ids": sample_ids, "gather": True}
         if projections.shape[1] == 2:
             return {"loss": nt_xent(projections[:, 0], projections[:, 1], **options)}
         return {"loss": nt_xent_multi_view(projections, **options)}
+
+    def count_negatives(self, rows: int, views: int) -> int:
+        """Negatives of one anchor; read only where `has_negatives`.
+
+        Args:
+            rows (`int`): rows of a global batch.
+            views (`int`): views of each row that are compared.
+        """
+        return views * (rows - 1)
+
+    def chance_loss(self, rows: int, views: int) -> float | None:
+        """Loss of a model that tells nothing apart, or `None` where there is no such level.
+
+        Args:
+            rows (`int`): rows of a global batch.
+            views (`int`): views of each row that are compared.
+        """
+        return math.log(self.count_negatives(rows, views) + 1) if self.has_negatives else None
 
     def forward(
         self,

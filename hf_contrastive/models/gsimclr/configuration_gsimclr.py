@@ -9,11 +9,11 @@ from transformers.models.auto import AutoConfig
 
 from hf_contrastive.backbones.configuration_backbones import ConvEncoderConfig
 from hf_contrastive.configuration_utils import require
-from hf_contrastive.families.siamese.configuration_siamese import NTXentConfig
+from hf_contrastive.families.siamese.configuration_siamese import TemperatureConfig
 
 
 @strict
-class GSimCLRConfig(NTXentConfig):
+class GSimCLRConfig(TemperatureConfig):
     r"""
     Configuration of G-SimCLR (https://arxiv.org/abs/2009.12007): SimCLR with a three-layer head without batch norm.
 

@@ -7,11 +7,11 @@ from transformers import PreTrainedConfig
 from transformers.configuration_utils import SubConfigSpec
 from transformers.models.auto import AutoConfig
 
-from hf_contrastive.families.siamese.configuration_siamese import NTXentConfig
+from hf_contrastive.families.siamese.configuration_siamese import TemperatureConfig
 
 
 @strict
-class SimCLRConfig(NTXentConfig):
+class SimCLRConfig(TemperatureConfig):
     r"""
     Configuration of SimCLR (https://arxiv.org/abs/2002.05709): any vision backbone and a two-layer projection head.
 

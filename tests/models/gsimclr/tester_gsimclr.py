@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from typing import Any
 
-from helpers.siamese_tester import NTXentTester
+from helpers.siamese_tester import TemperatureTester
 from helpers.testers import ModelTester, Refusal, random_images
 
 from hf_contrastive import DenoisingAutoencoderConfig
 
 
-class GSimCLRTester(NTXentTester):
+class GSimCLRTester(TemperatureTester):
     """G-SimCLR on its own backbone too."""
 
     model_type = "gsimclr"

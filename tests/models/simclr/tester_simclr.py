@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from helpers.siamese_tester import NTXentTester
+from helpers.siamese_tester import TemperatureTester
 
 
-class SimCLRTester(NTXentTester):
+class SimCLRTester(TemperatureTester):
     """SimCLR on the library's light backbone and on two of transformers."""
 
     model_type = "simclr"

@@ -1,0 +1,1 @@
+"""MoCo v2: import classes from `hf_contrastive` or from the modules of this room."""
