@@ -223,6 +223,20 @@ def image_tables(results: list[dict]) -> list[str]:
             line[title] = spread(
                 [100 * row[key] for result in results for row in result["rows"] if row["features"] == name]
             )
+        for key, title, digits in (
+            ("projection_rank", "rank of projections", 1),
+            ("projection_variance", "their variance", 3),
+            ("rare", "rarest classes %", 2),
+        ):
+            factor = 100 if key == "rare" else 1
+            found = [
+                factor * row[key]
+                for result in results
+                for row in result["rows"]
+                if row["features"] == name and key in row
+            ]
+            if found:
+                line[title] = spread(found, digits)
         table.append(line)
     lines = [
         f"{first['train_rows']} training images, {first['test_rows']} test images, {first['steps']} steps; {{seeds}}",
@@ -232,15 +246,16 @@ def image_tables(results: list[dict]) -> list[str]:
     ]
     if len(names) > 3:
         for key, title in columns.items():
-            last, before = (
-                [100 * row[key] for result in results for row in result["rows"] if row["features"] == name]
-                for name in (names[-1], names[-2])
-            )
-            gains = [one - two for one, two in zip(last, before, strict=True)]
-            lines.append(
-                f"- {title[:-2]}: {names[-1]} minus {names[-2]} by seed: {', '.join(f'{gain:+.2f}' for gain in gains)}; mean "
-                f"{statistics.mean(gains):+.2f}."
-            )
+            for other in names[2:-1]:  # the trained ones
+                last, before = (
+                    [100 * row[key] for result in results for row in result["rows"] if row["features"] == name]
+                    for name in (names[-1], other)
+                )
+                gains = [one - two for one, two in zip(last, before, strict=True)]
+                lines.append(
+                    f"- {title[:-2]}: {names[-1]} minus {other} by seed: {', '.join(f'{gain:+.2f}' for gain in gains)}; mean "
+                    f"{statistics.mean(gains):+.2f}."
+                )
         lines.append("")
     if first.get("guidance"):
         head = f"Batches of {first['batch_size']}, {first['num_clusters']} clusters, seed {first['seed']} (shares, not percent):"

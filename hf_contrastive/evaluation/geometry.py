@@ -95,7 +95,7 @@ def uniformity(z: Any, t: float = 2, *, normalize: bool = True, chunk_size: int 
 
 
 @torch.no_grad()
-def effective_rank(z: Any, *, center: bool = False, chunk_size: int | None = None) -> float:
+def effective_rank(z: Any, *, center: bool = False, squared: bool = False, chunk_size: int | None = None) -> float:
     """Number of directions that the embeddings really use: `exp(entropy of the normalised singular values)`.
 
     Roy and Vetterli, "The effective rank: a measure of effective dimensionality", 2007, definition 1: with singular
@@ -106,6 +106,8 @@ def effective_rank(z: Any, *, center: bool = False, chunk_size: int | None = Non
         z (`[N, D]` array or tensor): embeddings.
         center (`bool`, defaults to `False`): subtract the mean row first, so that a common offset does not count as a
             direction.
+        squared (`bool`, defaults to `False`): share out the squared singular values (variances) instead, as papers on
+            collapse often do; the value is smaller.
         chunk_size (`int`, *optional*): rows at a time; memory beyond the input is O((chunk_size + D) * D). The result is
             the exact one.
 
@@ -138,6 +140,7 @@ def effective_rank(z: Any, *, center: bool = False, chunk_size: int | None = Non
         if len(reduced) > rows.shape[1]:
             reduced = torch.linalg.qr(reduced, mode="r").R
     values = torch.linalg.svdvals(reduced)
+    values = values.square() if squared else values
     total = values.sum()
     # relative to the input: after centring equal rows only rounding is left
     if float(total) <= 1e-14 * len(rows):

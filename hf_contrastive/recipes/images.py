@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import inspect
+import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,7 +25,7 @@ from hf_contrastive.data import (
     load_images,
 )
 from hf_contrastive.distributed import is_main_process
-from hf_contrastive.evaluation import bootstrap_interval, knn_predict, linear_probe
+from hf_contrastive.evaluation import bootstrap_interval, effective_rank, knn_predict, linear_probe
 from hf_contrastive.hub import Metric
 from hf_contrastive.modules.lora import add_lora
 from hf_contrastive.recipes import common
@@ -270,6 +272,25 @@ def encode_images(
     return np.concatenate(parts)
 
 
+def images_per_second(trainer: Any, num_views: int) -> float | None:
+    """Views that went through the network per second of training, or `None` where nothing was trained.
+
+    Args:
+        trainer ([`ContrastiveTrainer`]): after training.
+        num_views (`int`): views of each image.
+    """
+    for line in reversed(trainer.state.log_history):
+        if "train_samples_per_second" in line:
+            return round(num_views * line["train_samples_per_second"], 1)
+    return None
+
+
+def stop(message: str) -> None:
+    """End the command with one line and exit code 2."""
+    print(f"error: {message}", file=sys.stderr)
+    raise SystemExit(2)
+
+
 def score(
     train: np.ndarray, train_labels: np.ndarray, test: np.ndarray, test_labels: np.ndarray, measure: MeasureArguments
 ) -> dict[str, float]:
@@ -333,8 +354,31 @@ def measure_table(
             )
             for part in (train, test)
         ]
-        rows.append({"features": name, **score(features[0], train_labels, features[1], test_labels, measure)})
+        row = {"features": name, **score(features[0], train_labels, features[1], test_labels, measure)}
+        if model is not None:
+            row.update(geometry(model, test, pipeline, device))
+        rows.append(row)
     return rows
+
+
+def geometry(model: Any, dataset: Any, pipeline: Pipeline, device: torch.device | str = "cpu") -> dict[str, float]:
+    """How much of their space the projections of images use; a collapsed model has rank 1 and variance 0.
+
+    Args:
+        model: with the readout `projection`.
+        dataset (`datasets.Dataset`): the images.
+        pipeline ([`Pipeline`]): the transform.
+        device: where to compute.
+
+    Returns:
+        `projection_rank`: effective rank of the variances of the centred unit projections; 0 where all are one point.
+        `projection_variance`: their total variance, from 0 to 1.
+    """
+    projections = encode_images(model, dataset, pipeline.eval_collator, readout="projection", device=device)
+    unit = projections / np.maximum(np.linalg.norm(projections, axis=1, keepdims=True), 1e-12)
+    variance = float(unit.astype(np.float64).var(0).sum())
+    rank = effective_rank(unit, center=True, squared=True) if variance > 1e-12 else 0.0
+    return {"projection_rank": rank, "projection_variance": variance}
 
 
 def show_table(rows: Sequence[Mapping[str, Any]], measure: MeasureArguments, title: str) -> str:
@@ -348,6 +392,9 @@ def show_table(rows: Sequence[Mapping[str, Any]], measure: MeasureArguments, tit
         }
         if "linear" in row:
             line["linear probe %"] = f"{100 * row['linear']:.2f}"
+        if "projection_rank" in row:
+            line["rank of projections"] = f"{row['projection_rank']:.1f}"
+            line["their variance"] = f"{row['projection_variance']:.3f}"
         shown.append(line)
     return metrics_table(shown, title=title)
 
@@ -559,7 +606,8 @@ def dry_run(
     """One forward and backward on two rows; prints every shape."""
     rows = [dataset[row] for row in range(2)] if hasattr(dataset, "__len__") else list(dataset.take(2))
     batch = pipeline.train_collator(rows)
-    common.dry_run(model, {name: value for name, value in batch.items() if name in ("pixel_values", "sample_ids")})
+    accepted = inspect.signature(type(unwrap_model(model)).forward).parameters
+    common.dry_run(model, {name: value for name, value in batch.items() if name in accepted})
     if batch_sampler is not None:
         say(f"first guided batch: rows {next(iter(batch_sampler))[:8]} ...")
 
@@ -581,6 +629,7 @@ __all__ = [
     "dry_run",
     "encode_images",
     "finish",
+    "images_per_second",
     "labels_of",
     "load_splits",
     "make_model",
@@ -592,5 +641,6 @@ __all__ = [
     "resume_from",
     "score",
     "show_table",
+    "stop",
     "train_or_load",
 ]
