@@ -253,7 +253,9 @@ def main() -> None:
     draw(table, picture_of(args), args.name)
     say(f"picture: {picture_of(args)}")
     if args.page:
-        write_section(args.page, args.name, section(args, extra, table, first), new_page="# Comparison of image systems\n")
+        write_section(
+            args.page, args.name, section(args, extra, table, first), new_page="# Comparison of image systems\n"
+        )
         say(f"written: section {args.name!r} of {args.page}")
 
 

@@ -30,7 +30,7 @@ SYSTEMS = list(REGISTRY)
 IMAGE_SYSTEMS = [slug for slug, row in REGISTRY.items() if row.domain == "image"]
 TEXT_SYSTEMS = [slug for slug, row in REGISTRY.items() if row.domain == "text"]
 SHARED = {"image": images, "text": texts, "preference": preferences}
-YAMLS = sorted(path.relative_to(ROOT).as_posix() for path in ROOT.glob("recipes/*/*.yaml"))
+YAMLS = sorted(path.relative_to(ROOT).as_posix() for slug in SYSTEMS for path in ROOT.glob(f"recipes/{slug}/*.yaml"))
 #: short runs: what a full run of the recipe's default does, in seconds
 SHORT = ("--max_steps", "120")
 QUICK = ("--max_steps", "6", "--save_strategy", "steps", "--save_steps", "3", "--save_total_limit", "5")
