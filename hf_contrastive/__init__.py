@@ -24,6 +24,15 @@ _PUBLIC_NAMES = {
     "MoCoConfig": "hf_contrastive.models.moco.configuration_moco",
     "MoCoModel": "hf_contrastive.models.moco.modeling_moco",
     "MoCoForPreTraining": "hf_contrastive.models.moco.modeling_moco",
+    "BYOLConfig": "hf_contrastive.models.byol.configuration_byol",
+    "BYOLModel": "hf_contrastive.models.byol.modeling_byol",
+    "BYOLForPreTraining": "hf_contrastive.models.byol.modeling_byol",
+    "SimSiamConfig": "hf_contrastive.models.simsiam.configuration_simsiam",
+    "SimSiamModel": "hf_contrastive.models.simsiam.modeling_simsiam",
+    "SimSiamForPreTraining": "hf_contrastive.models.simsiam.modeling_simsiam",
+    "DirectPredConfig": "hf_contrastive.models.directpred.configuration_directpred",
+    "DirectPredModel": "hf_contrastive.models.directpred.modeling_directpred",
+    "DirectPredForPreTraining": "hf_contrastive.models.directpred.modeling_directpred",
     "GSimCLRConfig": "hf_contrastive.models.gsimclr.configuration_gsimclr",
     "GSimCLRModel": "hf_contrastive.models.gsimclr.modeling_gsimclr",
     "GSimCLRForPreTraining": "hf_contrastive.models.gsimclr.modeling_gsimclr",
@@ -44,6 +53,8 @@ _PUBLIC_NAMES = {
     "nt_xent": "hf_contrastive.losses",
     "sup_con": "hf_contrastive.losses",
     "simctg_loss": "hf_contrastive.losses",
+    "byol_loss": "hf_contrastive.losses",
+    "simsiam_loss": "hf_contrastive.losses",
     # training
     "ContrastiveTrainer": "hf_contrastive.training",
     "ContrastiveTrainingArguments": "hf_contrastive.training",
@@ -67,8 +78,12 @@ if TYPE_CHECKING:  # static analysis sees the real names
     from hf_contrastive.backbones.modeling_backbones import CifarResNetModel, ConvEncoderModel
     from hf_contrastive.data import DistinctLabelBatchSampler, MultiViewCollator, SimCLRViews, load_images
     from hf_contrastive.generation import contrastive_search
-    from hf_contrastive.losses import clip_loss, info_nce, nt_xent, simctg_loss, sup_con
+    from hf_contrastive.losses import byol_loss, clip_loss, info_nce, nt_xent, simctg_loss, simsiam_loss, sup_con
     from hf_contrastive.modeling_utils import ContrastivePreTrainedModel
+    from hf_contrastive.models.byol.configuration_byol import BYOLConfig
+    from hf_contrastive.models.byol.modeling_byol import BYOLForPreTraining, BYOLModel
+    from hf_contrastive.models.directpred.configuration_directpred import DirectPredConfig
+    from hf_contrastive.models.directpred.modeling_directpred import DirectPredForPreTraining, DirectPredModel
     from hf_contrastive.models.gcrm.configuration_gcrm import GoalConditionedRewardConfig
     from hf_contrastive.models.gcrm.modeling_gcrm import GoalConditionedRewardModel
     from hf_contrastive.models.gsimclr.configuration_gsimclr import DenoisingAutoencoderConfig, GSimCLRConfig
@@ -84,6 +99,8 @@ if TYPE_CHECKING:  # static analysis sees the real names
     from hf_contrastive.models.simclr.modeling_simclr import SimCLRForPreTraining, SimCLRModel
     from hf_contrastive.models.simctg.configuration_simctg import SimCTGConfig
     from hf_contrastive.models.simctg.modeling_simctg import SimCTGForCausalLM
+    from hf_contrastive.models.simsiam.configuration_simsiam import SimSiamConfig
+    from hf_contrastive.models.simsiam.modeling_simsiam import SimSiamForPreTraining, SimSiamModel
     from hf_contrastive.registry import get_system, list_systems
     from hf_contrastive.training import (
         ContrastiveTrainer,

@@ -18,7 +18,8 @@ from hf_contrastive.losses.goal import (
     sorted_goal_draws,
 )
 from hf_contrastive.losses.info_nce import InfoNCELoss, info_nce
-from hf_contrastive.losses.nt_xent import NTXentLoss, nt_xent, nt_xent_multi_view
+from hf_contrastive.losses.nt_xent import NTXentLoss, nt_xent, nt_xent_beta, nt_xent_multi_view
+from hf_contrastive.losses.prediction import BYOLLoss, SimSiamLoss, byol_loss, simsiam_loss
 from hf_contrastive.losses.preference import BradleyTerryLoss, bradley_terry_loss
 from hf_contrastive.losses.simctg import SimCTGLoss, next_token_loss, simctg_loss
 from hf_contrastive.losses.sup_con import SupConLoss, sup_con
@@ -26,14 +27,17 @@ from hf_contrastive.losses.swav import sinkhorn, swapped_prediction
 
 
 __all__ = [
+    "BYOLLoss",
     "BradleyTerryLoss",
     "ClipLoss",
     "GoalContrastiveLoss",
     "InfoNCELoss",
     "NTXentLoss",
     "SimCTGLoss",
+    "SimSiamLoss",
     "SupConLoss",
     "bradley_terry_loss",
+    "byol_loss",
     "clip_loss",
     "goal_contrastive_loss",
     "goal_contrastive_loss_at",
@@ -43,8 +47,10 @@ __all__ = [
     "info_nce",
     "next_token_loss",
     "nt_xent",
+    "nt_xent_beta",
     "nt_xent_multi_view",
     "simctg_loss",
+    "simsiam_loss",
     "sinkhorn",
     "sorted_goal_draws",
     "sup_con",

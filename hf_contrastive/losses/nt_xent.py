@@ -125,6 +125,67 @@ def nt_xent_multi_view(
     return reduce(losses, reduction)
 
 
+def nt_xent_beta(
+    z_i: Tensor,
+    z_j: Tensor,
+    temperature: float | Tensor = 0.5,
+    beta: float = 0.0,
+    *,
+    add_one_in_neg: bool = False,
+    sample_ids: Tensor | None = None,
+    normalize: bool = True,
+    gather: bool = False,
+    tile_size: int | None = None,
+) -> tuple[Tensor, Tensor]:
+    """
+    NT-Xent with an extra pull on the positives, the SimCLR baseline of DirectPred's published code (Tian et al. 2021,
+    https://arxiv.org/abs/2102.06810; the extra term: https://arxiv.org/abs/2010.00578).
+
+    With l_i the cost of an anchor in [`nt_xent`] and s_i the similarity of its positive, the objective is the sum of
+
+        loss = mean of l_i / (1 + beta)    and    loss_intra = - beta * mean of s_i / (T (1 + beta)).
+
+    Args:
+        z_i, z_j (`Tensor` of shape `[N, D]`): projections of the two views of the same samples.
+        temperature (`float` or `Tensor` with one element, defaults to 0.5): T, above 0.
+        beta (`float`, defaults to 0.0): weight of the extra term, above -1; 0 gives [`nt_xent`] and 0.
+        add_one_in_neg (`bool`, defaults to `False`): one more negative of similarity 1 for every anchor.
+        sample_ids, normalize, gather, tile_size: as in [`nt_xent`].
+
+    Returns:
+        `tuple[Tensor, Tensor]`: `loss` and `loss_intra`, scalars; train their sum.
+
+    Raises:
+        ValueError: as [`nt_xent`], and for `beta` of -1 or less.
+
+    Example:
+
+        >>> import torch
+        >>> from hf_contrastive.losses import nt_xent_beta
+        >>> loss, loss_intra = nt_xent_beta(torch.eye(4), torch.eye(4), temperature=1.0, beta=1.0)
+        >>> print(f"{loss:.4f} {loss_intra:.4f}")
+        0.5827 -0.5000
+    """
+    if not beta > -1:
+        raise ValueError(f"`beta` must be a number above -1, got {beta!r}.")
+    temperature = check_positive("temperature", temperature)[1]
+    losses = nt_xent(
+        z_i,
+        z_j,
+        temperature,
+        sample_ids=sample_ids,
+        normalize=normalize,
+        gather=gather,
+        tile_size=tile_size,
+        reduction="none",
+    )
+    positives = (unit_rows(z_i, normalize) * unit_rows(z_j, normalize)).sum(-1) / temperature
+    if add_one_in_neg:
+        # one more summand e^(1/T) under the logarithm, beside e^positive
+        losses = torch.logaddexp(losses, 1 / temperature - positives.repeat(2))
+    return losses.mean() / (1 + beta), -beta * positives.mean() / (1 + beta)
+
+
 def _view_losses(
     function: str,
     views: tuple[Tensor, ...],

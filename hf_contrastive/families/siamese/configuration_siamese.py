@@ -35,6 +35,9 @@ class SiameseConfig(ContrastiveConfig):
     projection_last_batch_norm: bool = False
     #: whether the head's last layer has a bias; objectives that centre the projections give it no gradient
     projection_last_bias = True
+    #: scale and shift in the batch norms of the head's hidden layers, and a bias before them
+    projection_hidden_affine = True
+    projection_hidden_bias = False
 
     def __post_init__(self, **kwargs: Any) -> None:
         require_model_type(self.backbone_config, "resnet")
@@ -89,3 +92,40 @@ class TemperatureConfig(SiameseConfig):
     def validate_temperature(self) -> None:
         """Refuse values with which the objective is not defined."""
         require(self.temperature > 0, "temperature", self.temperature, "a number above 0 (0.05 to 1 is usual)")
+
+
+@strict
+class PredictionConfig(SiameseConfig):
+    r"""
+    Fields of systems of the family whose views predict each other, with a two-layer predictor.
+
+    Args:
+        predictor_hidden_dim (`int`, defaults to 4096): size of the predictor's hidden layer.
+    """
+
+    sub_configs_defaults = {}
+
+    predictor_hidden_dim: int = 4096
+
+    def validate_predictor(self) -> None:
+        """Refuse sizes with which the predictor is not defined."""
+        require(self.predictor_hidden_dim >= 1, "predictor_hidden_dim", self.predictor_hidden_dim, "1 or more")
+
+
+def require_momentum(config: Any) -> None:
+    """Refuse values of `encoder_momentum` and `momentum_schedule` with which a momentum encoder is not defined.
+
+    Args:
+        config ([`SiameseConfig`]): with these two fields.
+
+    Raises:
+        ValueError: names the field, the value and what is allowed.
+    """
+    require(0 <= config.encoder_momentum <= 1, "encoder_momentum", config.encoder_momentum, "from 0 to 1")
+    schedules = ("constant", "cosine")
+    require(
+        config.momentum_schedule in schedules,
+        "momentum_schedule",
+        config.momentum_schedule,
+        f"one of {', '.join(schedules)}",
+    )

@@ -11,7 +11,7 @@ from typing import Any, ClassVar, cast
 
 import torch
 from torch import nn
-from transformers import AutoModel, PreTrainedConfig
+from transformers import AutoModel, PreTrainedConfig, PreTrainedModel
 from transformers.models.auto.modeling_auto import MODEL_MAPPING
 
 from hf_contrastive.families.siamese.configuration_siamese import SiameseConfig, TemperatureConfig
@@ -24,7 +24,7 @@ from hf_contrastive.outputs import EmbeddingOutput, ViewsOutput
 
 # parts that only classes with an objective have; an inference model leaves them aside, and they start anew where a
 # checkpoint lacks them
-TRAINING_PARTS = r"^(momentum_encoder|queue|memory_bank|predictor|prototypes|inter_head)\."
+TRAINING_PARTS = r"^(momentum_encoder|queue|memory_bank|predictor|running_correlation|prototypes|inter_head)\."
 
 
 def _backbone_options(config: PreTrainedConfig, pooling: str) -> dict[str, Any]:
@@ -52,19 +52,25 @@ class SiameseModel(ContrastivePreTrainedModel):
 
     def __init__(self, config: SiameseConfig) -> None:
         super().__init__(config)
-        backbone_config = cast(PreTrainedConfig, config.backbone_config)
-        self.backbone = AutoModel.from_config(backbone_config, **_backbone_options(backbone_config, config.pooling))
+        self.backbone = self.new_backbone()
         self.projection_head = ProjectionHead(
             config.embed_dim,
             config.projection_dims or [],
             batch_norm=config.projection_batch_norm,
             last_batch_norm=config.projection_last_batch_norm,
             last_bias=config.projection_last_bias,
+            hidden_affine=config.projection_hidden_affine,
+            hidden_bias=config.projection_hidden_bias,
         )
         hidden = [f"projection_{number + 1}" for number in range(len(config.projection_dims or []) - 1)]
         self.readouts = ("backbone", *hidden, "projection")
         self.build_training_parts()
         self.post_init()
+
+    def new_backbone(self) -> PreTrainedModel:
+        """A backbone with random weights, as the configuration describes it."""
+        backbone_config = cast(PreTrainedConfig, self.config.backbone_config)
+        return AutoModel.from_config(backbone_config, **_backbone_options(backbone_config, self.config.pooling))
 
     def build_training_parts(self) -> None:
         """Predictors, momentum encoders, queues, banks, prototypes: nothing for inference."""
