@@ -33,6 +33,12 @@ _PUBLIC_NAMES = {
     "DirectPredConfig": "hf_contrastive.models.directpred.configuration_directpred",
     "DirectPredModel": "hf_contrastive.models.directpred.modeling_directpred",
     "DirectPredForPreTraining": "hf_contrastive.models.directpred.modeling_directpred",
+    "NPIDConfig": "hf_contrastive.models.npid.configuration_npid",
+    "NPIDModel": "hf_contrastive.models.npid.modeling_npid",
+    "NPIDForPreTraining": "hf_contrastive.models.npid.modeling_npid",
+    "InterCLRConfig": "hf_contrastive.models.interclr.configuration_interclr",
+    "InterCLRModel": "hf_contrastive.models.interclr.modeling_interclr",
+    "InterCLRForPreTraining": "hf_contrastive.models.interclr.modeling_interclr",
     "GSimCLRConfig": "hf_contrastive.models.gsimclr.configuration_gsimclr",
     "GSimCLRModel": "hf_contrastive.models.gsimclr.modeling_gsimclr",
     "GSimCLRForPreTraining": "hf_contrastive.models.gsimclr.modeling_gsimclr",
@@ -58,6 +64,7 @@ _PUBLIC_NAMES = {
     # training
     "ContrastiveTrainer": "hf_contrastive.training",
     "ContrastiveTrainingArguments": "hf_contrastive.training",
+    "ClusterMemoryBankCallback": "hf_contrastive.training",
     "GoalConditionedRewardTrainer": "hf_contrastive.training",
     # data
     "load_images": "hf_contrastive.data",
@@ -93,8 +100,12 @@ if TYPE_CHECKING:  # static analysis sees the real names
         GSimCLRForPreTraining,
         GSimCLRModel,
     )
+    from hf_contrastive.models.interclr.configuration_interclr import InterCLRConfig
+    from hf_contrastive.models.interclr.modeling_interclr import InterCLRForPreTraining, InterCLRModel
     from hf_contrastive.models.moco.configuration_moco import MoCoConfig
     from hf_contrastive.models.moco.modeling_moco import MoCoForPreTraining, MoCoModel
+    from hf_contrastive.models.npid.configuration_npid import NPIDConfig
+    from hf_contrastive.models.npid.modeling_npid import NPIDForPreTraining, NPIDModel
     from hf_contrastive.models.simclr.configuration_simclr import SimCLRConfig
     from hf_contrastive.models.simclr.modeling_simclr import SimCLRForPreTraining, SimCLRModel
     from hf_contrastive.models.simctg.configuration_simctg import SimCTGConfig
@@ -103,6 +114,7 @@ if TYPE_CHECKING:  # static analysis sees the real names
     from hf_contrastive.models.simsiam.modeling_simsiam import SimSiamForPreTraining, SimSiamModel
     from hf_contrastive.registry import get_system, list_systems
     from hf_contrastive.training import (
+        ClusterMemoryBankCallback,
         ContrastiveTrainer,
         ContrastiveTrainingArguments,
         GoalConditionedRewardTrainer,

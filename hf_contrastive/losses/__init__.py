@@ -18,6 +18,8 @@ from hf_contrastive.losses.goal import (
     sorted_goal_draws,
 )
 from hf_contrastive.losses.info_nce import InfoNCELoss, info_nce
+from hf_contrastive.losses.margins import with_margin
+from hf_contrastive.losses.memory_bank import memory_bank_nce
 from hf_contrastive.losses.nt_xent import NTXentLoss, nt_xent, nt_xent_beta, nt_xent_multi_view
 from hf_contrastive.losses.prediction import BYOLLoss, SimSiamLoss, byol_loss, simsiam_loss
 from hf_contrastive.losses.preference import BradleyTerryLoss, bradley_terry_loss
@@ -45,6 +47,7 @@ __all__ = [
     "goal_pair_sums",
     "goal_state_index",
     "info_nce",
+    "memory_bank_nce",
     "next_token_loss",
     "nt_xent",
     "nt_xent_beta",
@@ -55,4 +58,5 @@ __all__ = [
     "sorted_goal_draws",
     "sup_con",
     "swapped_prediction",
+    "with_margin",
 ]

@@ -21,6 +21,7 @@ from hf_contrastive.losses._common import (
     warn_without_negatives,
 )
 from hf_contrastive.losses._engine import lse_rows
+from hf_contrastive.losses.margins import check_margin, with_margin
 
 
 def info_nce(
@@ -35,6 +36,8 @@ def info_nce(
     in_batch_negatives: bool = True,
     normalize: bool = True,
     gather: bool = False,
+    margin: float = 0.0,
+    margin_type: str = "cosine",
     tile_size: int | None = None,
     reduction: str = "mean",
 ) -> Tensor:
@@ -64,6 +67,8 @@ def info_nce(
         normalize (`bool`, defaults to `True`): compare by cosine. A zero vector stays zero and gets no gradient.
         gather (`bool`, defaults to `False`): take in-batch negatives from all processes, with gradient. The result is
             the mean over the rows of this process; averaged over processes it is the loss of the joined batch.
+        margin (`float`, defaults to 0), margin_type (`str`, defaults to `"cosine"`): changes the cosine of the positive, see
+            [`with_margin`].
         tile_size (`int`, *optional*): rows and columns of the similarity tile that is in memory at a time. None
             chooses, and keeps up to 160 MiB of tiles for the backward pass.
         reduction (`"mean"`, `"sum"` or `"none"`, defaults to `"mean"`): over the N rows.
@@ -86,6 +91,7 @@ def info_nce(
     """
     check_pairs("query", query, "positive", positive)
     check_options(tile_size, reduction)
+    check_margin(margin, margin_type)
     n = query.shape[0]
     check_ids("sample_ids", sample_ids, [(n,)], query.device)
     _check_negatives(query, negatives, sample_ids, negative_ids, negative_mask)
@@ -95,6 +101,8 @@ def info_nce(
     q = unit_rows(query, normalize) / temperature
     p = unit_rows(positive, normalize)
     likeness = (q * p).sum(-1)
+    if margin != 0:
+        likeness = with_margin((unit_rows(query, normalize) * p).sum(-1), margin, margin_type) / temperature
     sums = []
     count = 0
     if in_batch_negatives:

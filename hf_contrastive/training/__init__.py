@@ -12,6 +12,7 @@ from hf_contrastive.utils import import_later
 
 _PUBLIC_NAMES = {
     "AfterOptimizerStepCallback": "hf_contrastive.training.callbacks",
+    "ClusterMemoryBankCallback": "hf_contrastive.training.clustering",
     "CollapseWarning": "hf_contrastive.training.monitors",
     "ContrastiveTrainer": "hf_contrastive.training.trainer",
     "ContrastiveTrainingArguments": "hf_contrastive.training.training_arguments",
@@ -29,6 +30,7 @@ _PUBLIC_NAMES = {
 
 __all__ = [
     "AfterOptimizerStepCallback",
+    "ClusterMemoryBankCallback",
     "CollapseWarning",
     "ContrastiveTrainer",
     "ContrastiveTrainingArguments",
@@ -46,6 +48,7 @@ __all__ = [
 
 if TYPE_CHECKING:
     from hf_contrastive.training.callbacks import AfterOptimizerStepCallback, MetricsFileCallback, SetEpochCallback
+    from hf_contrastive.training.clustering import ClusterMemoryBankCallback
     from hf_contrastive.training.gradient_cache import cached_backward
     from hf_contrastive.training.language_model import LanguageModelTrainer
     from hf_contrastive.training.monitors import CollapseWarning, NonFiniteLossError
