@@ -24,6 +24,12 @@ _PUBLIC_NAMES = {
     "MoCoConfig": "hf_contrastive.models.moco.configuration_moco",
     "MoCoModel": "hf_contrastive.models.moco.modeling_moco",
     "MoCoForPreTraining": "hf_contrastive.models.moco.modeling_moco",
+    "CACRConfig": "hf_contrastive.models.cacr.configuration_cacr",
+    "CACRModel": "hf_contrastive.models.cacr.modeling_cacr",
+    "CACRForPreTraining": "hf_contrastive.models.cacr.modeling_cacr",
+    "SwAVConfig": "hf_contrastive.models.swav.configuration_swav",
+    "SwAVModel": "hf_contrastive.models.swav.modeling_swav",
+    "SwAVForPreTraining": "hf_contrastive.models.swav.modeling_swav",
     "GSimCLRConfig": "hf_contrastive.models.gsimclr.configuration_gsimclr",
     "GSimCLRModel": "hf_contrastive.models.gsimclr.modeling_gsimclr",
     "GSimCLRForPreTraining": "hf_contrastive.models.gsimclr.modeling_gsimclr",
@@ -69,6 +75,8 @@ if TYPE_CHECKING:  # static analysis sees the real names
     from hf_contrastive.generation import contrastive_search
     from hf_contrastive.losses import clip_loss, info_nce, nt_xent, simctg_loss, sup_con
     from hf_contrastive.modeling_utils import ContrastivePreTrainedModel
+    from hf_contrastive.models.cacr.configuration_cacr import CACRConfig
+    from hf_contrastive.models.cacr.modeling_cacr import CACRForPreTraining, CACRModel
     from hf_contrastive.models.gcrm.configuration_gcrm import GoalConditionedRewardConfig
     from hf_contrastive.models.gcrm.modeling_gcrm import GoalConditionedRewardModel
     from hf_contrastive.models.gsimclr.configuration_gsimclr import DenoisingAutoencoderConfig, GSimCLRConfig
@@ -84,6 +92,8 @@ if TYPE_CHECKING:  # static analysis sees the real names
     from hf_contrastive.models.simclr.modeling_simclr import SimCLRForPreTraining, SimCLRModel
     from hf_contrastive.models.simctg.configuration_simctg import SimCTGConfig
     from hf_contrastive.models.simctg.modeling_simctg import SimCTGForCausalLM
+    from hf_contrastive.models.swav.configuration_swav import SwAVConfig
+    from hf_contrastive.models.swav.modeling_swav import SwAVForPreTraining, SwAVModel
     from hf_contrastive.registry import get_system, list_systems
     from hf_contrastive.training import (
         ContrastiveTrainer,
