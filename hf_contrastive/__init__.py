@@ -39,6 +39,12 @@ _PUBLIC_NAMES = {
     "InterCLRConfig": "hf_contrastive.models.interclr.configuration_interclr",
     "InterCLRModel": "hf_contrastive.models.interclr.modeling_interclr",
     "InterCLRForPreTraining": "hf_contrastive.models.interclr.modeling_interclr",
+    "CACRConfig": "hf_contrastive.models.cacr.configuration_cacr",
+    "CACRModel": "hf_contrastive.models.cacr.modeling_cacr",
+    "CACRForPreTraining": "hf_contrastive.models.cacr.modeling_cacr",
+    "SwAVConfig": "hf_contrastive.models.swav.configuration_swav",
+    "SwAVModel": "hf_contrastive.models.swav.modeling_swav",
+    "SwAVForPreTraining": "hf_contrastive.models.swav.modeling_swav",
     "GSimCLRConfig": "hf_contrastive.models.gsimclr.configuration_gsimclr",
     "GSimCLRModel": "hf_contrastive.models.gsimclr.modeling_gsimclr",
     "GSimCLRForPreTraining": "hf_contrastive.models.gsimclr.modeling_gsimclr",
@@ -89,6 +95,8 @@ if TYPE_CHECKING:  # static analysis sees the real names
     from hf_contrastive.modeling_utils import ContrastivePreTrainedModel
     from hf_contrastive.models.byol.configuration_byol import BYOLConfig
     from hf_contrastive.models.byol.modeling_byol import BYOLForPreTraining, BYOLModel
+    from hf_contrastive.models.cacr.configuration_cacr import CACRConfig
+    from hf_contrastive.models.cacr.modeling_cacr import CACRForPreTraining, CACRModel
     from hf_contrastive.models.directpred.configuration_directpred import DirectPredConfig
     from hf_contrastive.models.directpred.modeling_directpred import DirectPredForPreTraining, DirectPredModel
     from hf_contrastive.models.gcrm.configuration_gcrm import GoalConditionedRewardConfig
@@ -112,6 +120,8 @@ if TYPE_CHECKING:  # static analysis sees the real names
     from hf_contrastive.models.simctg.modeling_simctg import SimCTGForCausalLM
     from hf_contrastive.models.simsiam.configuration_simsiam import SimSiamConfig
     from hf_contrastive.models.simsiam.modeling_simsiam import SimSiamForPreTraining, SimSiamModel
+    from hf_contrastive.models.swav.configuration_swav import SwAVConfig
+    from hf_contrastive.models.swav.modeling_swav import SwAVForPreTraining, SwAVModel
     from hf_contrastive.registry import get_system, list_systems
     from hf_contrastive.training import (
         ClusterMemoryBankCallback,

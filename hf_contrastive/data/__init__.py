@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 from hf_contrastive.data.collators import EvalCollator, MultiViewCollator
 from hf_contrastive.data.images import decode_image, image_to_array, images_to_arrays
+from hf_contrastive.data.imbalance import imbalanced_subset
 from hf_contrastive.data.processors import ProcessorTransform, image_processor
 from hf_contrastive.data.random_numbers import stateless_uniform
 from hf_contrastive.data.samplers import (
@@ -123,6 +124,7 @@ __all__ = [
     "image_processor",
     "image_to_array",
     "images_to_arrays",
+    "imbalanced_subset",
     "integer_column",
     "is_right",
     "list_preference_splits",

@@ -7,6 +7,7 @@ one text, `goal_contrastive_loss` states of preferred and rejected answers.
 
 from __future__ import annotations
 
+from hf_contrastive.losses.cacr import CACRTerms, cacr_loss, cacr_momentum_loss, cacr_queue_loss
 from hf_contrastive.losses.clip import ClipLoss, clip_loss
 from hf_contrastive.losses.goal import (
     GoalContrastiveLoss,
@@ -31,6 +32,7 @@ from hf_contrastive.losses.swav import sinkhorn, swapped_prediction
 __all__ = [
     "BYOLLoss",
     "BradleyTerryLoss",
+    "CACRTerms",
     "ClipLoss",
     "GoalContrastiveLoss",
     "InfoNCELoss",
@@ -40,6 +42,9 @@ __all__ = [
     "SupConLoss",
     "bradley_terry_loss",
     "byol_loss",
+    "cacr_loss",
+    "cacr_momentum_loss",
+    "cacr_queue_loss",
     "clip_loss",
     "goal_contrastive_loss",
     "goal_contrastive_loss_at",

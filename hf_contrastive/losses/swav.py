@@ -10,7 +10,14 @@ from hf_contrastive.losses._common import check_embeddings, check_positive
 
 
 @torch.no_grad()
-def sinkhorn(scores: Tensor, epsilon: float = 0.05, num_iterations: int = 3, *, gather: bool = False) -> Tensor:
+def sinkhorn(
+    scores: Tensor,
+    epsilon: float = 0.05,
+    num_iterations: int = 3,
+    *,
+    earlier: Tensor | None = None,
+    gather: bool = False,
+) -> Tensor:
     """
     Sinkhorn-Knopp: soft assignments of samples to prototypes that use all prototypes equally (Caron et al. 2020,
     https://arxiv.org/abs/2006.09882, equation 3).
@@ -22,6 +29,8 @@ def sinkhorn(scores: Tensor, epsilon: float = 0.05, num_iterations: int = 3, *, 
         scores (`Tensor` of shape `[N, K]`): similarity of every sample to every prototype.
         epsilon (`float`, defaults to 0.05): entropy of the assignment, above 0; smaller is harder.
         num_iterations (`int`, defaults to 3): rounds of scaling, 1 or more.
+        earlier (`Tensor` of shape `[M, K]`, *optional*): scores of further samples, for example of a queue, that share the
+            prototypes with these and come before them; the same on every process. No assignment is returned for them.
         gather (`bool`, defaults to `False`): share the prototypes among the samples of all processes.
 
     Returns:
@@ -42,10 +51,14 @@ def sinkhorn(scores: Tensor, epsilon: float = 0.05, num_iterations: int = 3, *, 
     check_positive("epsilon", epsilon)
     if isinstance(num_iterations, bool) or not isinstance(num_iterations, int) or num_iterations < 1:
         raise ValueError(f"`num_iterations` must be a whole number of at least 1, got {num_iterations!r}.")
-    own = slice(None)
+    own = slice(0, len(scores))
     if gather and get_world_size() > 1:
         own = slice(get_rank() * len(scores), (get_rank() + 1) * len(scores))
         scores = all_gather_no_grad(scores)
+    if earlier is not None:
+        check_embeddings("earlier", earlier, like=("scores", scores))
+        own = slice(own.start + len(earlier), own.stop + len(earlier))
+        scores = torch.cat([earlier, scores])
     log_q = scores.to(torch.float64 if scores.dtype == torch.float64 else torch.float32) / epsilon
     for _ in range(num_iterations):
         log_q = log_q - log_q.logsumexp(0, keepdim=True)

@@ -17,7 +17,7 @@ class Prototypes(nn.Linear):
 
     Args:
         dim (`int`): size of the features.
-        num_prototypes (`int`): K, number of prototypes.
+        num_prototypes (`int`): K, number of prototypes, 2 or more.
         frozen_steps (`int`, defaults to 0): optimiser steps at the start in which the prototypes do not move.
 
     Example:
@@ -35,6 +35,10 @@ class Prototypes(nn.Linear):
     num_steps: torch.Tensor
 
     def __init__(self, dim: int, num_prototypes: int, frozen_steps: int = 0) -> None:
+        if num_prototypes < 2:
+            raise ValueError(
+                f"`num_prototypes` is {num_prototypes!r}, but one prototype tells nothing apart; give 2 or more."
+            )
         super().__init__(dim, num_prototypes, bias=False)
         self.frozen_steps = frozen_steps
         self.register_buffer("num_steps", torch.zeros((), dtype=torch.long))
@@ -45,6 +49,19 @@ class Prototypes(nn.Linear):
         """Unit rows and no steps, where the checkpoint brought nothing."""
         init.copy_(self.weight, nn.functional.normalize(self.weight, dim=1))
         init.zeros_(self.num_steps)
+
+    def forward(self, features: torch.Tensor) -> torch.Tensor:
+        """Scores.
+
+        Args:
+            features (`torch.Tensor` `[..., dim]`): unit rows.
+
+        Returns:
+            `torch.Tensor` `[..., num_prototypes]`, in float32 at least: Sinkhorn divides them by a small epsilon.
+        """
+        dtype = torch.float64 if features.dtype == torch.float64 else torch.float32
+        with torch.autocast(features.device.type, enabled=False):
+            return nn.functional.linear(features.to(dtype), self.weight.to(dtype))
 
     @torch.no_grad()
     def normalize_(self) -> None:
@@ -60,7 +77,8 @@ class Prototypes(nn.Linear):
     def after_step(self, model: Any) -> None:
         """Count the step and bring the rows back to length 1."""
         self.num_steps += 1
-        self.normalize_()
+        if self.weight.requires_grad:  # frozen rows stay what they are to the last digit
+            self.normalize_()
 
 
 __all__ = ["Prototypes"]

@@ -6,7 +6,7 @@ import dataclasses
 import inspect
 import math
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, ClassVar, cast
 
 import torch
@@ -164,13 +164,13 @@ class SiameseModel(ContrastivePreTrainedModel):
             last_hidden_state=outputs.last_hidden_state,
         )
 
-    def _check(self, pixel_values: torch.Tensor, expected: str, ndim: int) -> None:
+    def _check(self, pixel_values: torch.Tensor, expected: str, ndim: int, name: str = "pixel_values") -> None:
         if pixel_values.ndim != ndim:
-            raise ValueError(f"`pixel_values` has shape {tuple(pixel_values.shape)}, expected {expected}.")
+            raise ValueError(f"`{name}` has shape {tuple(pixel_values.shape)}, expected {expected}.")
         channels = self.config.num_channels
         if pixel_values.shape[-3] != channels:
             raise ValueError(
-                f"`pixel_values` has {pixel_values.shape[-3]} channels, but the backbone takes {channels}; convert the "
+                f"`{name}` has {pixel_values.shape[-3]} channels, but the backbone takes {channels}; convert the "
                 f"images or set num_channels={pixel_values.shape[-3]} in `backbone_config`."
             )
 
@@ -210,13 +210,16 @@ class SiameseForPreTraining(SiameseModel):
         ]
 
     def embed_images(
-        self, pixel_values: torch.Tensor, backbone: nn.Module | None = None, head: nn.Module | None = None
+        self,
+        pixel_values: torch.Tensor,
+        backbone: Callable[..., Any] | None = None,
+        head: Callable[..., Any] | None = None,
     ) -> tuple[torch.Tensor, torch.Tensor]:
         """Features and projections of every view.
 
         Args:
             pixel_values (`torch.FloatTensor` `[batch, views, channels, height, width]`): the views.
-            backbone, head (`nn.Module`, *optional*): a momentum encoder's; the model's own by default.
+            backbone, head (`Callable`, *optional*): a momentum encoder's; the model's own by default.
 
         Returns:
             `(embeds [batch, views, dim], projections [batch, views, projection_dim])`.

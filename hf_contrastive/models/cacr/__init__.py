@@ -1,0 +1,1 @@
+"""CACR: import classes from `hf_contrastive` or from the modules of this room."""
