@@ -134,6 +134,7 @@ def main() -> None:
         args.max_steps if args.max_steps > 0 else int(args.num_train_epochs * (len(train) // (batch_size * processes)))
     )
     encoders: dict[str, object] = {"raw pixels": None}
+    speeds: dict[str, float | None] = {}
     trainer = None
     for arm in guidance.arms:
         title, slug = ARMS[arm]
@@ -176,6 +177,7 @@ def main() -> None:
         images.report(trainer, pipeline, data, train, pseudo_labels)
         images.train_or_load(trainer, arm_args, pipeline.processor, final=final)
         encoders[title] = model
+        speeds[title] = images.images_per_second(trainer, views.num_views)
     if trainer is None:
         return
 
@@ -194,7 +196,7 @@ def main() -> None:
         measure=measure,
         started=started,
         base_model=images.base_model_of(model_arguments),
-        extra_results={"guidance": table, "num_clusters": guidance.num_clusters, "batch_size": batch_size},
+        extra_results={"views_per_second": speeds, "guidance": table, "num_clusters": guidance.num_clusters, "batch_size": batch_size},
     )
     trainer.end()
 
