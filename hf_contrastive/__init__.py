@@ -59,6 +59,8 @@ _PUBLIC_NAMES = {
     "ConvEncoderModel": "hf_contrastive.backbones.modeling_backbones",
     "CifarResNetConfig": "hf_contrastive.backbones.configuration_backbones",
     "CifarResNetModel": "hf_contrastive.backbones.modeling_backbones",
+    "SmallAlexNetConfig": "hf_contrastive.backbones.configuration_backbones",
+    "SmallAlexNetModel": "hf_contrastive.backbones.modeling_backbones",
     # losses
     "info_nce": "hf_contrastive.losses",
     "clip_loss": "hf_contrastive.losses",
@@ -75,6 +77,7 @@ _PUBLIC_NAMES = {
     # data
     "load_images": "hf_contrastive.data",
     "SimCLRViews": "hf_contrastive.data",
+    "MultiCropViews": "hf_contrastive.data",
     "MultiViewCollator": "hf_contrastive.data",
     "DistinctLabelBatchSampler": "hf_contrastive.data",
     # decoding
@@ -87,9 +90,19 @@ _PUBLIC_NAMES = {
 __all__ = ["__version__", *sorted(_PUBLIC_NAMES)]
 
 if TYPE_CHECKING:  # static analysis sees the real names
-    from hf_contrastive.backbones.configuration_backbones import CifarResNetConfig, ConvEncoderConfig
-    from hf_contrastive.backbones.modeling_backbones import CifarResNetModel, ConvEncoderModel
-    from hf_contrastive.data import DistinctLabelBatchSampler, MultiViewCollator, SimCLRViews, load_images
+    from hf_contrastive.backbones.configuration_backbones import (
+        CifarResNetConfig,
+        ConvEncoderConfig,
+        SmallAlexNetConfig,
+    )
+    from hf_contrastive.backbones.modeling_backbones import CifarResNetModel, ConvEncoderModel, SmallAlexNetModel
+    from hf_contrastive.data import (
+        DistinctLabelBatchSampler,
+        MultiCropViews,
+        MultiViewCollator,
+        SimCLRViews,
+        load_images,
+    )
     from hf_contrastive.generation import contrastive_search
     from hf_contrastive.losses import byol_loss, clip_loss, info_nce, nt_xent, simctg_loss, simsiam_loss, sup_con
     from hf_contrastive.modeling_utils import ContrastivePreTrainedModel

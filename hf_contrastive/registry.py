@@ -138,6 +138,11 @@ BACKBONES: tuple[ModelSpec, ...] = (
         f"{_BACKBONES}.configuration_backbones:CifarResNetConfig",
         f"{_BACKBONES}.modeling_backbones:CifarResNetModel",
     ),
+    ModelSpec(
+        "small_alexnet",
+        f"{_BACKBONES}.configuration_backbones:SmallAlexNetConfig",
+        f"{_BACKBONES}.modeling_backbones:SmallAlexNetModel",
+    ),
 )
 
 _ROWS = (

@@ -131,4 +131,50 @@ class CifarResNetConfig(ContrastiveConfig):
         require(self.batch_norm_eps > 0, "batch_norm_eps", self.batch_norm_eps, "above 0")
 
 
-__all__ = ["CifarResNetConfig", "ConvEncoderConfig"]
+@strict
+class SmallAlexNetConfig(ContrastiveConfig):
+    r"""
+    Configuration of [`SmallAlexNetModel`], the AlexNet for small images of CACR (https://arxiv.org/abs/2105.03746, small
+    experiments): five convolutions and two wide linear layers, whose output are the features.
+
+    Args:
+        channels (`list[int]`, defaults to `[96, 192, 384, 384, 192]`): output channels of the five convolutions (published
+            code); pooling follows the first, second and fifth.
+        hidden_size (`int`, defaults to 4096): size of the two linear layers (published code).
+        image_size (`int`, defaults to 32): side of the square images in pixels, 15 or more (published code: 32 and 64).
+        num_channels (`int`, defaults to 3): image channels.
+        initializer_range (`float`, defaults to 0.02): standard deviation of the first weights (published code).
+
+    Example:
+
+    ```python
+    >>> from hf_contrastive import SmallAlexNetConfig
+    >>> SmallAlexNetConfig(image_size=64).hidden_size
+    4096
+
+    ```
+    """
+
+    model_type = "small_alexnet"
+
+    channels: list[int] | None = None
+    hidden_size: int = 4096
+    image_size: int = 32
+    num_channels: int = 3
+    initializer_range: float = 0.02
+
+    def __post_init__(self, **kwargs: Any) -> None:
+        self.channels = [96, 192, 384, 384, 192] if self.channels is None else self.channels
+        super().__post_init__(**kwargs)
+
+    def validate_architecture(self) -> None:
+        """Refuse sizes that no network has."""
+        channels = self.channels or []
+        require(len(channels) == 5 and min(channels) > 0, "channels", self.channels, "a list of five positive numbers")
+        require(self.hidden_size > 0, "hidden_size", self.hidden_size, "1 or more")
+        require(self.image_size >= 15, "image_size", self.image_size, "15 or more")
+        require(self.num_channels > 0, "num_channels", self.num_channels, "1 or more")
+        require(self.initializer_range > 0, "initializer_range", self.initializer_range, "above 0")
+
+
+__all__ = ["CifarResNetConfig", "ConvEncoderConfig", "SmallAlexNetConfig"]

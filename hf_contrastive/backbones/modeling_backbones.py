@@ -7,7 +7,11 @@ from torch import nn
 from transformers import initialization as init
 from transformers.modeling_outputs import BaseModelOutputWithPoolingAndNoAttention
 
-from hf_contrastive.backbones.configuration_backbones import CifarResNetConfig, ConvEncoderConfig
+from hf_contrastive.backbones.configuration_backbones import (
+    CifarResNetConfig,
+    ConvEncoderConfig,
+    SmallAlexNetConfig,
+)
 from hf_contrastive.modeling_utils import ContrastivePreTrainedModel
 
 
@@ -137,6 +141,80 @@ class CifarResNetModel(_BackbonePreTrainedModel):
         return BaseModelOutputWithPoolingAndNoAttention(last_hidden_state=hidden, pooler_output=hidden.mean((2, 3)))
 
 
+class SmallAlexNetModel(_BackbonePreTrainedModel):
+    """Five convolutions and two linear layers, each followed by batch norm and ReLU, for images of one size.
+
+    Args:
+        config ([`SmallAlexNetConfig`]): sizes.
+
+    Example:
+
+    ```python
+    >>> import torch
+    >>> from hf_contrastive import SmallAlexNetConfig, SmallAlexNetModel
+    >>> config = SmallAlexNetConfig(channels=[4, 8, 8, 8, 4], hidden_size=16)
+    >>> SmallAlexNetModel(config)(torch.rand(2, 3, 32, 32)).pooler_output.shape
+    torch.Size([2, 16])
+
+    ```
+    """
+
+    config: SmallAlexNetConfig
+    #: numbers of the convolutions that pooling follows
+    pooled = (0, 1, 4)
+
+    def __init__(self, config: SmallAlexNetConfig) -> None:
+        super().__init__(config)
+        self.stages = nn.ModuleList()
+        in_channels, side = config.num_channels, config.image_size
+        for number, channels in enumerate(config.channels or []):
+            layers = [nn.Conv2d(in_channels, channels, 3, padding=1, bias=False), nn.BatchNorm2d(channels), nn.ReLU()]
+            if number in self.pooled:
+                layers.append(nn.MaxPool2d(3, 2))
+                side = (side - 3) // 2 + 1
+            self.stages.append(nn.Sequential(*layers))
+            in_channels = channels
+        self.layers = nn.ModuleList()
+        for size in (in_channels * side * side, config.hidden_size):
+            linear = nn.Linear(size, config.hidden_size, bias=False)
+            self.layers.append(nn.Sequential(linear, nn.BatchNorm1d(config.hidden_size), nn.ReLU()))
+        self.post_init()
+
+    def _init_weights(self, module: nn.Module) -> None:
+        super()._init_weights(module)
+        if isinstance(module, (nn.Conv2d, nn.Linear)):
+            init.normal_(module.weight, std=self.config.initializer_range)
+
+    def forward(self, pixel_values: torch.Tensor) -> BaseModelOutputWithPoolingAndNoAttention:
+        """Encode images.
+
+        Args:
+            pixel_values (`torch.FloatTensor` `[batch, num_channels, image_size, image_size]`): images.
+
+        Returns:
+            `last_hidden_state` `[batch, hidden_size, 1, 1]` and `pooler_output` `[batch, hidden_size]`.
+
+        Raises:
+            ValueError: wrong number of channels or wrong size.
+        """
+        check_images(pixel_values, self.config.num_channels)
+        size = self.config.image_size
+        if tuple(pixel_values.shape[2:]) != (size, size):
+            raise ValueError(
+                f"images of {pixel_values.shape[2]}x{pixel_values.shape[3]} pixels do not fit the linear layers of this "
+                f"backbone, which takes {size}x{size}; resize them, or set `image_size` of the backbone configuration."
+            )
+        hidden = pixel_values
+        for stage in self.stages:
+            hidden = stage(hidden)
+        hidden = hidden.flatten(1)
+        for layer in self.layers:
+            hidden = layer(hidden)
+        return BaseModelOutputWithPoolingAndNoAttention(
+            last_hidden_state=hidden[:, :, None, None], pooler_output=hidden
+        )
+
+
 class _ConvNorm(nn.Module):
     """Convolution with bias, then batch norm."""
 
@@ -212,4 +290,4 @@ def check_images(pixel_values: torch.Tensor, num_channels: int, smallest: int = 
         )
 
 
-__all__ = ["CifarResNetModel", "ConvEncoderModel"]
+__all__ = ["CifarResNetModel", "ConvEncoderModel", "SmallAlexNetModel"]

@@ -1,6 +1,7 @@
 """Loaders, views, collators and samplers. This room knows no model.
 
 `load_images` -> `datasets` rows -> `MultiViewCollator(SimCLRViews(...))` -> `pixel_values` [B, V, C, H, W].
+With `MultiCropViews` also `local_pixel_values` [B, crops, C, h, w].
 `load_texts` -> `token_blocks` -> `TextCollator` -> `input_ids` [B, L].
 `load_preferences` -> `tokenize_preferences` -> `PreferenceCollator` -> `chosen_input_ids`, `rejected_input_ids` [B, L].
 `load_completions` -> `tokenize_completions` -> `AnswerCollator` -> `input_ids` [B, L], `num_actions` [B].
@@ -13,6 +14,7 @@ from typing import TYPE_CHECKING
 from hf_contrastive.data.collators import EvalCollator, MultiViewCollator
 from hf_contrastive.data.images import decode_image, image_to_array, images_to_arrays
 from hf_contrastive.data.imbalance import imbalanced_subset
+from hf_contrastive.data.multi_crop import MultiCropViews
 from hf_contrastive.data.processors import ProcessorTransform, image_processor
 from hf_contrastive.data.random_numbers import stateless_uniform
 from hf_contrastive.data.samplers import (
@@ -109,6 +111,7 @@ __all__ = [
     "EvalCollator",
     "EvalTransform",
     "LengthReport",
+    "MultiCropViews",
     "MultiViewCollator",
     "PreferenceCollator",
     "PreloadedImages",

@@ -26,7 +26,8 @@ class MultiViewCollator:
     already (persistent workers), forked or spawned.
 
     Args:
-        views (callable): `views(images, indices, epoch) -> Tensor [B, V, C, H, W]`, for example [`SimCLRViews`].
+        views (callable): `views(images, indices, epoch) -> Tensor [B, V, C, H, W]`, for example [`SimCLRViews`], or a
+            dictionary of such tensors, for example [`MultiCropViews`].
         sample_id_column (`str`, *optional*): integer column that becomes `sample_ids`: rows with equal ids are never
             each other's negatives (`"label"`, `"pseudo_label"`, ...).
         image_column (`str`): column of the images.
@@ -34,8 +35,8 @@ class MultiViewCollator:
         keep_index (`bool`): also hand `index` on.
 
     Returns (when called with a list of rows):
-        `dict[str, Tensor]`: `pixel_values` [B, V, C, H, W] float32, `index` [B] int64 and, where asked for,
-        `sample_ids` [B] int64. All other columns are left out.
+        `dict[str, Tensor]`: `pixel_values` [B, V, C, H, W] float32, with multi-crop also `local_pixel_values`
+        [B, crops, C, h, w], `index` [B] int64 and, where asked for, `sample_ids` [B] int64. All other columns are left out.
 
     Raises (when called):
         ValueError: for a missing column (the found ones are listed), an id that is no whole number, or an image that
@@ -55,7 +56,7 @@ class MultiViewCollator:
 
     def __init__(
         self,
-        views: Callable[..., Tensor],
+        views: Callable[..., Tensor | dict[str, Tensor]],
         sample_id_column: str | None = None,
         *,
         image_column: str = "image",
@@ -83,7 +84,8 @@ class MultiViewCollator:
             raise ValueError("the batch is empty; expected at least one row")
         images = _column(examples, self.image_column, "image_column")
         index = integer_column(_column(examples, self.index_column, "index_column"), self.index_column)
-        batch = {"pixel_values": self.views(images, index, self.epoch)}
+        made = self.views(images, index, self.epoch)
+        batch = dict(made) if isinstance(made, dict) else {"pixel_values": made}
         if self.keep_index:
             batch["index"] = torch.from_numpy(index)
         if self.sample_id_column is not None:

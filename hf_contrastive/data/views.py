@@ -165,6 +165,7 @@ class SimCLRViews:
         zoom (`tuple[float, float]`): range of the magnification.
         shear (`float`): largest shear in degrees, either way.
         seed (`int`): seed of all draws.
+        first_view (`int`): number of the first view, on which the draws depend; for further views of the same images.
 
     Raises:
         ValueError: names the argument, its value and what is allowed.
@@ -204,6 +205,7 @@ class SimCLRViews:
         zoom: Sequence[float] = (1.0, 1.0),
         shear: float = 0.0,
         seed: int = 0,
+        first_view: int = 0,
     ) -> None:
         if channels not in (1, 3):
             raise ValueError(f"channels must be 1 or 3, got {channels!r}")
@@ -232,9 +234,15 @@ class SimCLRViews:
         if self.shear >= 90:
             raise ValueError(f"shear must be below 90 degrees, got {shear!r}")
         self.seed = _whole("seed", seed, 0)
+        self.first_view = _whole("first_view", first_view, 0)
         if self.blur_p > 0 and self.size < 2:
             raise ValueError("blur_p must be 0 for views of one pixel")
         self._normalize = _Normalizer(self.mean, self.std)
+
+    @property
+    def full_views(self) -> float:
+        """Views of an image, by their pixels in units of one view; see [`MultiCropViews`]."""
+        return float(self.num_views)
 
     # ------------------------------------------------------------------ presets
 
@@ -424,7 +432,7 @@ class SimCLRViews:
         """
         views = self.num_views
         index = np.repeat(np.asarray(indices, dtype=np.int64), views)
-        view = np.tile(np.arange(views), len(index) // views)
+        view = np.tile(self.first_view + np.arange(views), len(index) // views)
         dimensions = np.repeat(np.asarray(sizes, dtype=np.int64).reshape(-1, 2), views, axis=0)
         u = stateless_uniform(self.seed, int(epoch), index, view, _DRAWS)
         reach = np.array([0.8, 0.8, 0.8]) * self.jitter_strength

@@ -29,13 +29,15 @@ class Arm:
         slug (`str`): the system.
         fields (`Mapping`): fields of the system's configuration that make this arm; they win over the command line.
         num_views (`int`, *optional*): views of each image, where they differ from `--num_views`; the number of steps is
-            changed so that every arm sees as many views in all.
+            changed so that every arm sees as many views in all (as many pixels, with local crops).
+        crops (`bool`, defaults to `True`): with the local crops of `--num_local_views`, if the system takes any.
     """
 
     title: str
     slug: str
     fields: Mapping[str, Any] = field(default_factory=dict)
     num_views: int | None = None
+    crops: bool = True
 
 
 @dataclass
@@ -145,7 +147,8 @@ def run(
 
     # data and views
     with images.plain_errors():
-        train, test = images.load_splits(data, args.seed)
+        everything, test = images.load_splits(data, args.seed)
+        train, rare = images.long_tail(everything, data)
         views = images.make_views(view, args.seed)
     pipeline = images.Pipeline.build(views, args.sample_id_column)
     labelled = images.labels_of(test) is not None and not data.streaming
@@ -161,16 +164,20 @@ def run(
     for name in chosen.arms:
         arm = arms[name]
         final = name == chosen.arms[-1]
-        own = pipeline if arm.num_views is None else _with_views(view, arm.num_views, args)
+        # another system of the comparison may have no use for local crops
+        crops = arm.crops and (arm.slug == spec.slug or images.takes_local_crops(systems[arm.slug]))
+        own = pipeline
+        if arm.num_views is not None or (view.num_local_views and not crops):
+            own = _with_views(view, arm.num_views or view.num_views, crops, args)
         arm_args = copy.copy(args)
         if own is not pipeline:
-            arm_args.max_steps = _equal_budget(args, train, views.num_views, own.views.num_views)
+            arm_args.max_steps = _equal_budget(args, train, views.full_views, own.views.full_views)
         arm_args.output_dir = args.output_dir if final else f"{args.output_dir}/{name}"
         set_seed(args.seed)
         with images.plain_errors():
             fields = _fields_of(systems[arm.slug], given, arm, train)
             model = images.make_model(
-                systems[arm.slug], _for_system(model_arguments, systems[arm.slug]), views, fields
+                systems[arm.slug], _for_system(model_arguments, systems[arm.slug]), own.views, fields
             )
         # the copy is what training has to beat
         encoders.setdefault("untrained encoder", copy.deepcopy(model))
@@ -185,7 +192,7 @@ def run(
             train_dataset=train,
             eval_dataset=test if args.eval_strategy != "no" else None,
             eval_data_collator=own.eval_collator,
-            probe_dataset=train if labelled else None,
+            probe_dataset=everything if labelled else None,
             processing_class=own.processor,
             callbacks=callbacks,
         )
@@ -194,14 +201,14 @@ def run(
         images.report(trainer, own, data, train, images.labels_of(train))
         images.train_or_load(trainer, arm_args, own.processor, final=final)
         encoders[arm.title] = model
-        speeds[arm.title] = images.images_per_second(trainer, own.views.num_views)
+        speeds[arm.title] = images.images_per_second(trainer, own.views.full_views)
     if trainer is None:
         return
 
     # what came out
     rows = []
     if labelled:
-        rows = images.measure_table(encoders, train, test, own, measure, args.device)
+        rows = images.measure_table(encoders, everything, test, own, measure, args.device, rare)
     last = arms[chosen.arms[-1]]
     images.finish(
         trainer,
@@ -230,13 +237,13 @@ def _arm_arguments(arms: Mapping[str, Arm], default: list[str]) -> type:
     return group
 
 
-def _with_views(view: Any, num_views: int, args: Any) -> images.Pipeline:
-    changed = dataclasses.replace(view, num_views=num_views)
+def _with_views(view: Any, num_views: int, crops: bool, args: Any) -> images.Pipeline:
+    changed = dataclasses.replace(view, num_views=num_views, num_local_views=view.num_local_views if crops else 0)
     return images.Pipeline.build(images.make_views(changed, args.seed), args.sample_id_column)
 
 
-def _equal_budget(args: Any, train: Any, views: int, own_views: int) -> int:
-    """Steps after which an arm with other views has seen as many of them."""
+def _equal_budget(args: Any, train: Any, views: float, own_views: float) -> int:
+    """Steps after which an arm with other views has seen as many of them (as many pixels, with local crops)."""
     batch = args.per_device_train_batch_size * args.world_size * args.gradient_accumulation_steps
     steps = args.max_steps if args.max_steps > 0 else int(args.num_train_epochs * (len(train) // batch))
     return max(1, round(steps * views / own_views))

@@ -17,10 +17,12 @@ from transformers import AutoConfig
 from hf_contrastive.data import (
     DistinctLabelBatchSampler,
     EvalCollator,
+    MultiCropViews,
     MultiViewCollator,
     ProcessorTransform,
     SimCLRViews,
     image_processor,
+    imbalanced_subset,
     list_splits,
     load_images,
 )
@@ -76,6 +78,10 @@ class DataArguments:
     max_test_samples: int | None = option(None, "Measure on that many images, drawn with the seed.")
     on_unreadable: str = option("stop", "An image that cannot be read: 'stop', or 'skip' with a count.")
     streaming: bool = option(False, "Read the training images as you go; needs max_steps.")
+    imbalance: str | None = option(
+        None, "Train on a long-tailed part, linear or exponential in the class; features are measured with all images."
+    )
+    imbalance_seed: int = option(2021, "Seed of the draw of that part.")
 
 
 @dataclass
@@ -85,6 +91,11 @@ class ViewArguments:
     image_size: int = option(32, "Side of the views in pixels.")
     augmentation: str = option("cifar", f"Preset: {', '.join(VIEW_PRESETS)}.")
     num_views: int = option(2, "Views of each image.")
+    num_local_views: int = option(0, "Small local crops of each image beside the views, for systems that take them.")
+    local_size: int | None = option(None, "Side of the local crops in pixels; none = three sevenths of image_size.")
+    local_crop_scale: list[float] | None = option(
+        None, "Share of the image's area that a local crop covers; none = 0.05 to 0.14."
+    )
     view_options: dict | None = option(None, 'Changes to the preset, as JSON: {"flip": 0.0, "blur_p": 0.5}.')
 
 
@@ -152,8 +163,38 @@ def load_splits(data: DataArguments, seed: int) -> tuple[Any, Any | None]:
     return train, test
 
 
-def make_views(view: ViewArguments, seed: int) -> SimCLRViews:
-    """The random views that the arguments describe.
+#: classes whose accuracy is told apart where training is long-tailed
+NUM_RARE = 3
+
+
+def long_tail(train: Any, data: DataArguments) -> tuple[Any, list[Any] | None]:
+    """The long-tailed part to train on, if asked for, numbered anew, and its rarest classes.
+
+    Args:
+        train (`datasets.Dataset`): the training images, with labels.
+        data ([`DataArguments`]): says which part.
+
+    Returns:
+        `(train, None)` unchanged without `imbalance`, else `(part, labels of the three rarest classes)`.
+
+    Raises:
+        ValueError: no labels to go by, or an unknown kind of imbalance.
+    """
+    if data.imbalance is None:
+        return train, None
+    if data.streaming or labels_of(train) is None:
+        raise ValueError("`imbalance` goes by the labels of all training images; give labelled data without --streaming.")
+    classes, codes = np.unique(labels_of(train), return_inverse=True)
+    selected, sizes = imbalanced_subset(codes, data.imbalance, len(classes), data.imbalance_seed)
+    part = train.select(np.sort(selected)).remove_columns("index")
+    part = part.add_column("index", np.arange(len(part), dtype=np.int64))
+    rare = np.argsort(sizes, kind="stable")[:NUM_RARE]
+    say(f"{data.imbalance} imbalance: {len(part)} of {len(train)} training images, by class {sizes.tolist()}")
+    return part, [classes[code].item() for code in rare]
+
+
+def make_views(view: ViewArguments, seed: int) -> SimCLRViews | MultiCropViews:
+    """The random views that the arguments describe, with local crops if asked for.
 
     Raises:
         ValueError: unknown preset or option.
@@ -165,11 +206,27 @@ def make_views(view: ViewArguments, seed: int) -> SimCLRViews:
     unknown = sorted(set(changes) - allowed)
     if unknown:
         raise ValueError(f"`view_options` has {', '.join(unknown)}; known are: {', '.join(sorted(allowed))}.")
-    return VIEW_PRESETS[view.augmentation](view.image_size, **changes)
+    views = VIEW_PRESETS[view.augmentation](view.image_size, **changes)
+    if view.num_local_views == 0:
+        return views
+    size = max(1, round(view.image_size * 3 / 7)) if view.local_size is None else view.local_size
+    return MultiCropViews(views, view.num_local_views, size, view.local_crop_scale or (0.05, 0.14))
+
+
+def takes_local_crops(spec: SystemSpec) -> bool:
+    """Whether a system's objective has a place for local crops.
+
+    Args:
+        spec ([`SystemSpec`]): the system.
+    """
+    return "local_pixel_values" in spec.pretraining_class().view_inputs
 
 
 def make_model(
-    spec: SystemSpec, model: ModelArguments, views: SimCLRViews, objective: Mapping[str, Any] | None = None
+    spec: SystemSpec,
+    model: ModelArguments,
+    views: SimCLRViews | MultiCropViews,
+    objective: Mapping[str, Any] | None = None,
 ) -> Any:
     """The pre-training model that the arguments describe, in training mode.
 
@@ -180,11 +237,13 @@ def make_model(
         objective (`Mapping`, *optional*): further fields of the system's configuration; `None` values = the paper's.
 
     Raises:
-        ValueError: a field was given that the system does not have.
+        ValueError: a field was given that the system does not have, or local crops that it does not take.
 
     Returns:
         A `ForPreTraining` model; wrapped by PEFT with `lora_rank`.
     """
+    if isinstance(views, MultiCropViews) and not takes_local_crops(spec):
+        raise ValueError(f"{spec.title} takes no local crops; leave out --num_local_views.")
     fields: dict[str, Any] = {"pooling": model.pooling}
     for name in ("projection_dims", "projection_batch_norm", "temperature"):
         if getattr(model, name) is not None:
@@ -221,18 +280,18 @@ class Pipeline:
     """Transforms that belong together: random views for training, the saved processor for everything else.
 
     Args:
-        views ([`SimCLRViews`]): random views.
+        views ([`SimCLRViews`] or [`MultiCropViews`]): random views.
         processor: the image processor saved with the checkpoint.
         train_collator, eval_collator: for dataloaders.
     """
 
-    views: SimCLRViews
+    views: SimCLRViews | MultiCropViews
     processor: Any
     train_collator: MultiViewCollator
     eval_collator: EvalCollator
 
     @classmethod
-    def build(cls, views: SimCLRViews, sample_id_column: str | None = None) -> Pipeline:
+    def build(cls, views: SimCLRViews | MultiCropViews, sample_id_column: str | None = None) -> Pipeline:
         """Derive processor and collators from the views."""
         processor = image_processor(views.size, views.mean, views.std)
         evaluate = EvalCollator(ProcessorTransform(processor, views.channels))
@@ -272,12 +331,12 @@ def encode_images(
     return np.concatenate(parts)
 
 
-def images_per_second(trainer: Any, num_views: int) -> float | None:
+def images_per_second(trainer: Any, num_views: float) -> float | None:
     """Views that went through the network per second of training, or `None` where nothing was trained.
 
     Args:
         trainer ([`ContrastiveTrainer`]): after training.
-        num_views (`int`): views of each image.
+        num_views (`float`): views of each image, by their pixels.
     """
     for line in reversed(trainer.state.log_history):
         if "train_samples_per_second" in line:
@@ -292,12 +351,23 @@ def stop(message: str) -> None:
 
 
 def score(
-    train: np.ndarray, train_labels: np.ndarray, test: np.ndarray, test_labels: np.ndarray, measure: MeasureArguments
+    train: np.ndarray,
+    train_labels: np.ndarray,
+    test: np.ndarray,
+    test_labels: np.ndarray,
+    measure: MeasureArguments,
+    rare: Sequence[Any] | None = None,
 ) -> dict[str, float]:
     """kNN and linear-probe accuracy of features, with a 95 % bootstrap interval over the test images.
 
+    Args:
+        train, train_labels, test, test_labels: features and labels.
+        measure ([`MeasureArguments`]): what to measure.
+        rare (`Sequence`, *optional*): labels of classes whose accuracy is told apart.
+
     Returns:
-        `dict` with `knn`, `knn_low`, `knn_high` and, if wanted, `linear`, `linear_low`, `linear_high`.
+        `dict` with `knn`, `knn_low`, `knn_high` and, if wanted, `linear`, and `rare`: the linear probe's mean accuracy over
+        the classes `rare`.
     """
     predicted = knn_predict(train, train_labels, test, k=min(measure.knn_k, len(train)))
     correct = np.asarray(predicted) == test_labels
@@ -306,6 +376,9 @@ def score(
     if measure.linear_probe:
         probe = linear_probe(train, train_labels, test, test_labels)
         results["linear"] = float(probe["accuracy"])
+        found = [probe["per_class"][label] for label in rare or [] if label in probe["per_class"]]
+        if found:
+            results["rare"] = float(np.mean(found))
     return results
 
 
@@ -323,6 +396,7 @@ def measure_table(
     pipeline: Pipeline,
     measure: MeasureArguments,
     device: torch.device | str = "cpu",
+    rare: Sequence[Any] | None = None,
 ) -> list[dict[str, Any]]:
     """Measure several encoders on the same images in the same way.
 
@@ -332,6 +406,7 @@ def measure_table(
         pipeline ([`Pipeline`]): the transform.
         measure ([`MeasureArguments`]): what to measure.
         device: where to compute.
+        rare (`Sequence`, *optional*): labels of classes whose accuracy is told apart.
 
     Returns:
         One row per model: `features`, `knn`, `linear`, ...
@@ -354,7 +429,7 @@ def measure_table(
             )
             for part in (train, test)
         ]
-        row = {"features": name, **score(features[0], train_labels, features[1], test_labels, measure)}
+        row = {"features": name, **score(features[0], train_labels, features[1], test_labels, measure, rare)}
         if model is not None:
             row.update(geometry(model, test, pipeline, device))
         rows.append(row)
@@ -392,6 +467,8 @@ def show_table(rows: Sequence[Mapping[str, Any]], measure: MeasureArguments, tit
         }
         if "linear" in row:
             line["linear probe %"] = f"{100 * row['linear']:.2f}"
+        if "rare" in row:
+            line["rarest classes %"] = f"{100 * row['rare']:.2f}"
         if "projection_rank" in row:
             line["rank of projections"] = f"{row['projection_rank']:.1f}"
             line["their variance"] = f"{row['projection_variance']:.3f}"
@@ -454,7 +531,11 @@ def card_metrics(
 ) -> list[Metric]:
     """The table as rows of a model card; the trained system is the one the hub shows."""
     metrics = []
-    names = {"knn": f"kNN accuracy (k={measure.knn_k})", "linear": "linear-probe accuracy"}
+    names = {
+        "knn": f"kNN accuracy (k={measure.knn_k})",
+        "linear": "linear-probe accuracy",
+        "rare": "linear-probe accuracy, rarest classes",
+    }
     for row in rows:
         for key, name in names.items():
             if key in row:
@@ -632,6 +713,7 @@ __all__ = [
     "images_per_second",
     "labels_of",
     "load_splits",
+    "long_tail",
     "make_model",
     "make_views",
     "measure_table",
@@ -642,5 +724,6 @@ __all__ = [
     "score",
     "show_table",
     "stop",
+    "takes_local_crops",
     "train_or_load",
 ]

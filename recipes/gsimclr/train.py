@@ -104,7 +104,8 @@ def main() -> None:
 
     # data and views
     with images.plain_errors():
-        train, test = images.load_splits(data, args.seed)
+        everything, test = images.load_splits(data, args.seed)
+        train, rare = images.long_tail(everything, data)
         views = images.make_views(view, args.seed)
     pipeline = images.Pipeline.build(views, args.sample_id_column)
     labels = images.labels_of(train)
@@ -166,7 +167,7 @@ def main() -> None:
             train_dataset=train,
             eval_dataset=test if args.eval_strategy != "no" else None,
             eval_data_collator=pipeline.eval_collator,
-            probe_dataset=train if images.labels_of(test) is not None else None,
+            probe_dataset=everything if images.labels_of(test) is not None else None,
             train_batch_sampler=sampler,
             processing_class=pipeline.processor,
         )
@@ -184,7 +185,7 @@ def main() -> None:
     # what came out
     rows = []
     if images.labels_of(test) is not None and labels is not None:
-        rows = images.measure_table(encoders, train, test, pipeline, measure, args.device)
+        rows = images.measure_table(encoders, everything, test, pipeline, measure, args.device, rare)
     images.finish(
         trainer,
         SPEC if guidance.arms[-1] != "random" else get_system("simclr"),

@@ -9,7 +9,14 @@ import torch
 from helpers.testers import random_images
 from torch import nn
 
-from hf_contrastive import CifarResNetConfig, CifarResNetModel, ConvEncoderConfig, ConvEncoderModel
+from hf_contrastive import (
+    CifarResNetConfig,
+    CifarResNetModel,
+    ConvEncoderConfig,
+    ConvEncoderModel,
+    SmallAlexNetConfig,
+    SmallAlexNetModel,
+)
 from hf_contrastive.backbones.modeling_backbones import pad_keras_same
 
 
@@ -144,3 +151,33 @@ def test_convolutions_start_as_he_normal(model):
             expected = math.sqrt(2 / (module.in_channels * module.kernel_size[0] ** 2))
             assert float(module.weight.detach().std()) == pytest.approx(expected, rel=0.1)
             assert float(module.bias.abs().max()) == 0
+
+
+@pytest.mark.parametrize(("size", "flat"), [(32, 192 * 3 * 3), (64, 192 * 7 * 7)])
+def test_sizes_of_the_small_alexnet(size, flat):
+    with torch.device("meta"):
+        model = SmallAlexNetModel(SmallAlexNetConfig(image_size=size))
+    shapes = {name: tuple(p.shape) for name, p in model.named_parameters() if p.ndim > 1}
+    assert list(shapes.values()) == [
+        *((96, 3, 3, 3), (192, 96, 3, 3), (384, 192, 3, 3), (384, 384, 3, 3), (192, 384, 3, 3)),
+        *((4096, flat), (4096, 4096)),
+    ]
+    assert not any(name.endswith("0.bias") for name, _ in model.named_parameters())
+
+
+@torch.no_grad()
+def test_small_alexnet_by_hand():
+    torch.manual_seed(0)
+    model = SmallAlexNetModel(SmallAlexNetConfig(channels=[4, 5, 6, 6, 5], hidden_size=7, image_size=17)).eval()
+    assert float(model.layers[0][0].weight.std()) == pytest.approx(0.02, rel=0.3)
+    images = random_images(2, 3, 17, 17, seed=0)
+    hidden = images
+    for number, stage in enumerate(model.stages):
+        hidden = nn.functional.conv2d(hidden, stage[0].weight, padding=1) / math.sqrt(1 + 1e-5)
+        hidden = nn.functional.max_pool2d(hidden.relu(), 3, 2) if number in (0, 1, 4) else hidden.relu()
+    hidden = hidden.flatten(1)
+    for layer in model.layers:
+        hidden = (hidden @ layer[0].weight.T / math.sqrt(1 + 1e-5)).relu()
+    torch.testing.assert_close(model(images).pooler_output, hidden)
+    with pytest.raises(ValueError, match=r"images of 32x32 pixels do not fit .* takes 17x17"):
+        model(torch.rand(2, 3, 32, 32))

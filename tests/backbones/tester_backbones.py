@@ -57,4 +57,26 @@ class CifarResNetTester(_BackboneTester):
         return {"last_hidden_state": (batch, 12, 8, 8), "pooler_output": (batch, 12)}
 
 
-TESTERS = (ConvEncoderTester, CifarResNetTester)
+class SmallAlexNetTester(_BackboneTester):
+    """Convolutions and wide linear layers for images of one size."""
+
+    model_type = "small_alexnet"
+    can_freeze = ("stages", "layers")
+    refusals = (
+        Refusal({"channels": [8, 8, 8]}, "channels", "five positive numbers"),
+        Refusal({"hidden_size": 0}, "hidden_size", "1 or more"),
+        Refusal({"image_size": 14}, "image_size", "15 or more"),
+        Refusal({"num_channels": 0}, "num_channels", "1 or more"),
+        Refusal({"initializer_range": 0.0}, "initializer_range", "above 0"),
+    )
+
+    def configs(self) -> dict[str, Any]:
+        # wider first weights than the paper's: so small a network would hardly tell images apart
+        sizes = {"channels": [6, 8, 8, 8, 6], "hidden_size": 12, "image_size": 16}
+        return {"tiny": self.spec.config_class()(**sizes, initializer_range=0.3)}
+
+    def output_shapes(self, config: Any, batch: int) -> dict[str, tuple[int, ...]]:
+        return {"last_hidden_state": (batch, 12, 1, 1), "pooler_output": (batch, 12)}
+
+
+TESTERS = (ConvEncoderTester, CifarResNetTester, SmallAlexNetTester)
