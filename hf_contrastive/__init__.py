@@ -33,11 +33,20 @@ _PUBLIC_NAMES = {
     "SimCTGForCausalLM": "hf_contrastive.models.simctg.modeling_simctg",
     "GoalConditionedRewardConfig": "hf_contrastive.models.gcrm.configuration_gcrm",
     "GoalConditionedRewardModel": "hf_contrastive.models.gcrm.modeling_gcrm",
+    "CodeCloneConfig": "hf_contrastive.models.code_clone.configuration_code_clone",
+    "CodeCloneModel": "hf_contrastive.models.code_clone.modeling_code_clone",
+    "CodeCloneForPreTraining": "hf_contrastive.models.code_clone.modeling_code_clone",
     "PseudoLabeler": "hf_contrastive.models.gsimclr.data_gsimclr",
     "ConvEncoderConfig": "hf_contrastive.backbones.configuration_backbones",
     "ConvEncoderModel": "hf_contrastive.backbones.modeling_backbones",
     "CifarResNetConfig": "hf_contrastive.backbones.configuration_backbones",
     "CifarResNetModel": "hf_contrastive.backbones.modeling_backbones",
+    "CodeTransformerConfig": "hf_contrastive.backbones.configuration_code_encoders",
+    "CodeTransformerModel": "hf_contrastive.backbones.modeling_code_encoders",
+    "CodePathsConfig": "hf_contrastive.backbones.configuration_code_encoders",
+    "CodePathsModel": "hf_contrastive.backbones.modeling_code_encoders",
+    "CodeGraphConfig": "hf_contrastive.backbones.configuration_code_encoders",
+    "CodeGraphModel": "hf_contrastive.backbones.modeling_code_encoders",
     # losses
     "info_nce": "hf_contrastive.losses",
     "clip_loss": "hf_contrastive.losses",
@@ -64,11 +73,19 @@ __all__ = ["__version__", *sorted(_PUBLIC_NAMES)]
 
 if TYPE_CHECKING:  # static analysis sees the real names
     from hf_contrastive.backbones.configuration_backbones import CifarResNetConfig, ConvEncoderConfig
+    from hf_contrastive.backbones.configuration_code_encoders import (
+        CodeGraphConfig,
+        CodePathsConfig,
+        CodeTransformerConfig,
+    )
     from hf_contrastive.backbones.modeling_backbones import CifarResNetModel, ConvEncoderModel
+    from hf_contrastive.backbones.modeling_code_encoders import CodeGraphModel, CodePathsModel, CodeTransformerModel
     from hf_contrastive.data import DistinctLabelBatchSampler, MultiViewCollator, SimCLRViews, load_images
     from hf_contrastive.generation import contrastive_search
     from hf_contrastive.losses import clip_loss, info_nce, nt_xent, simctg_loss, sup_con
     from hf_contrastive.modeling_utils import ContrastivePreTrainedModel
+    from hf_contrastive.models.code_clone.configuration_code_clone import CodeCloneConfig
+    from hf_contrastive.models.code_clone.modeling_code_clone import CodeCloneForPreTraining, CodeCloneModel
     from hf_contrastive.models.gcrm.configuration_gcrm import GoalConditionedRewardConfig
     from hf_contrastive.models.gcrm.modeling_gcrm import GoalConditionedRewardModel
     from hf_contrastive.models.gsimclr.configuration_gsimclr import DenoisingAutoencoderConfig, GSimCLRConfig
