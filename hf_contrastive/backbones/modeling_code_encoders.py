@@ -22,6 +22,14 @@ from hf_contrastive.modeling_utils import ContrastivePreTrainedModel
 class _CodeEncoder(ContrastivePreTrainedModel):
     input_modalities = ["text"]
 
+    def _init_weights(self, module: nn.Module) -> None:
+        super()._init_weights(module)
+        if isinstance(module, nn.Embedding):
+            # torch's own, as in the official code; beside sinusoids of size 1, normal(0, 0.02) would hide the tokens
+            init.normal_(module.weight)
+            if module.padding_idx is not None and not getattr(module.weight, "_is_hf_initialized", False):
+                init.zeros_(module.weight[module.padding_idx])
+
     def _embed_for_encode(self, *args: torch.Tensor, readout: str, **named: torch.Tensor) -> torch.Tensor:
         return self(*args, **named).pooler_output
 

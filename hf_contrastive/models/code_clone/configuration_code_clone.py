@@ -40,6 +40,7 @@ class CodeCloneConfig(ContrastiveConfig):
             over tokens, or `"auto"`: the first token (official code). Paths and graphs have their own pooling.
         projection_dims (`list[int]`, *optional*): output sizes of the projection head's layers; by default `[128, 128]`,
             and `[]` (the embeddings themselves are compared) for MoCo (official code).
+        projection_batch_norm (`bool`, defaults to `True`): batch norm after the head's hidden layers (official code).
         normalize_features (`bool`, defaults to `True`): SimCLR projects features of length 1 (official code); MoCo and SwAV
             project them as they are.
         temperature (`float`, *optional*): divides the similarities; by default 0.1 for SimCLR and SwAV, 0.07 for MoCo
@@ -74,6 +75,7 @@ class CodeCloneConfig(ContrastiveConfig):
     backbone_config: dict | PreTrainedConfig | None = None
     pooling: str = "auto"
     projection_dims: list[int] | None = None
+    projection_batch_norm: bool = True
     normalize_features: bool = True
     temperature: float | int | None = None
     queue_size: int = 15360

@@ -88,7 +88,10 @@ class CodeCloneModel(ContrastivePreTrainedModel):
         backbone_config = cast(PreTrainedConfig, config.backbone_config)
         self.backbone = AutoModel.from_config(backbone_config, **_backbone_options(backbone_config))
         self.projection_head = ProjectionHead(
-            config.embed_dim, config.projection_dims or [], last_bias=config.ssl != "simclr"
+            config.embed_dim,
+            config.projection_dims or [],
+            batch_norm=config.projection_batch_norm,
+            last_bias=config.ssl != "simclr",
         )
         self.build_training_parts()
         self.post_init()
