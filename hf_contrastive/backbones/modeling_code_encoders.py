@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from typing import Any
 
@@ -223,7 +224,11 @@ class CodePathsModel(_CodeEncoder):
         Raises:
             ValueError: a wrong shape, or a program without paths.
         """
-        if path_nodes.ndim != 3 or start_tokens.shape != end_tokens.shape or start_tokens.shape[:2] != path_nodes.shape[:2]:
+        if (
+            path_nodes.ndim != 3
+            or start_tokens.shape != end_tokens.shape
+            or start_tokens.shape[:2] != path_nodes.shape[:2]
+        ):
             raise ValueError(
                 "expected `start_tokens` and `end_tokens` [batch, paths, parts] and `path_nodes` [batch, paths, nodes], got "
                 f"{tuple(start_tokens.shape)}, {tuple(end_tokens.shape)}, {tuple(path_nodes.shape)}."
@@ -336,7 +341,7 @@ class _GraphConvolution(nn.Module):
         size = config.embedding_size
         sizes = [size, *[2 * size] * (config.conv_mlp_layers - 1), size]
         self.linears = nn.ModuleList(
-            nn.Linear(before, after, bias=False) for before, after in zip(sizes, sizes[1:], strict=False)
+            nn.Linear(before, after, bias=False) for before, after in itertools.pairwise(sizes)
         )
         self.norms = nn.ModuleList(nn.BatchNorm1d(after) for after in sizes[1:-1])
 
@@ -366,8 +371,10 @@ def softmax_aggregate(
     """
     scores = messages * temperature
     index = target[:, None].expand_as(scores)
-    largest = scores.detach().new_zeros(num_nodes, scores.shape[1]).scatter_reduce(
-        0, index, scores.detach(), "amax", include_self=False
+    largest = (
+        scores.detach()
+        .new_zeros(num_nodes, scores.shape[1])
+        .scatter_reduce(0, index, scores.detach(), "amax", include_self=False)
     )
     weights = (scores - largest[target]).exp()
     total = weights.new_zeros(num_nodes, scores.shape[1]).index_add(0, target, weights)

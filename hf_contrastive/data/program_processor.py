@@ -89,7 +89,7 @@ class ProgramProcessor:
         self.tokenizer = tokenizer
         self.token_vocabulary = list(token_vocabulary or [])
         self.node_vocabulary = list(node_vocabulary or [])
-        self.settings = {
+        self.settings: dict[str, Any] = {
             "language": check_language(language),
             "max_length": max_length,
             "names": names,
@@ -151,7 +151,9 @@ class ProgramProcessor:
             else:
                 nodes.update({kind for path in found for kind in path.nodes})
                 limit = draft.settings["max_parts"]
-                tokens.update({part for path in found for end in (path.start, path.end) for part in name_parts(end, limit)})
+                tokens.update(
+                    {part for path in found for end in (path.start, path.end) for part in name_parts(end, limit)}
+                )
         kept = [kind for kind, count in sorted(nodes.items()) if count > 1 or len(codes) < 50]
         if encoder == "graph":
             return cls(encoder, node_vocabulary=[_UNKNOWN, *kept], **settings)

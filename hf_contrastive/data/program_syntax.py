@@ -162,10 +162,7 @@ def path_contexts(
         for order, left in enumerate(own):
             for right in own[order + 1 : order + 1 + max_width]:
                 found += [
-                    (a, b, node)
-                    for a, up in near[left]
-                    for b, down in near[right]
-                    if up + down + 2 <= max_length
+                    (a, b, node) for a, up in near[left] for b, down in near[right] if up + down + 2 <= max_length
                 ]
         near[node] = [(leaf, far + 1) for child in own for leaf, far in near[child] if far + 1 < max_length]
         for child in own:

@@ -63,16 +63,28 @@ TASKS = {
         ),
     },
 }
+_PLAIN_NAMES = (
+    "value total count number index item result current best first second last temp data list size step flag limit sum2 "
+    "answer left right inner outer start stop part piece mark"
+)
+_CAMEL_NAMES = "myValue theTotal curItem nextOne bestYet tmpVal numItems idxNow outVal inVal flagSet lastSeen cntAll"
 _NAMES = {
     "short": list("abcdefghkmnpqrstuvwxyz"),
-    "words": (
-        "value total count number index item result current best first second last temp data list size step flag limit sum2 "
-        "answer left right inner outer start stop part piece mark"
-    ).split(),
+    "words": _PLAIN_NAMES.split(),
     "numbered": [f"x{number}" for number in range(30)],
-    "camel": "myValue theTotal curItem nextOne bestYet tmpVal numItems idxNow outVal inVal flagSet lastSeen cntAll".split(),
+    "camel": _CAMEL_NAMES.split(),
 }
-_COMMENTS = ("read the input", "main part", "result", "count up", "check", "helper", "step", "as in the lecture", "output")
+_COMMENTS = (
+    "read the input",
+    "main part",
+    "result",
+    "count up",
+    "check",
+    "helper",
+    "step",
+    "as in the lecture",
+    "output",
+)
 _WORDS = re.compile(r"[A-Za-z_]\w*")
 _KEPT = {"and", "or", "not"}
 
@@ -125,8 +137,7 @@ def _parse(lines: list[str], depth: int = 0) -> list[tuple]:
         elif line.endswith(":"):
             kind, _, rest = line[:-1].partition(" ")
             if kind == "for":
-                name, low, high = re.fullmatch(r"(\w+) (\w+(?: \+ \w+)?) (.+)", rest).groups()  # ty: ignore[unresolved-attribute]
-                rest = (name, low, high)
+                rest = re.findall(r"(\w+) (\w+(?: \+ \w+)?) (.+)", rest)[0]
             found.append((kind, rest, _parse(lines, depth + 1), []))
         else:
             kind, _, rest = line.partition(" ")
@@ -141,10 +152,11 @@ class _Writer:
     def __init__(self, task: str, language: str, draw: random.Random) -> None:
         self.language, self.draw = language, draw
         self.statements = _parse(task.split("|"))
-        words = sorted({w for w in _WORDS.findall(re.sub(r"\b(read|readlist|array|print|for|while|if|else)\b", "", task))} - _KEPT)
+        plain = re.sub(r"\b(read|readlist|array|print|for|while|if|else)\b", "", task)
+        words = sorted(set(_WORDS.findall(plain)) - _KEPT)
         pool = self.names = draw.sample(_NAMES[draw.choice(list(_NAMES))], k=len(words) + 1)
         self.renamed = dict(zip(words, pool, strict=False))
-        self.arrays = {m for m in re.findall(r"(?:readlist|array) (\w+)", task)}
+        self.arrays = set(re.findall(r"(?:readlist|array) (\w+)", task))
         self.scalars = [word for word in words if word not in self.arrays]
         self.style = {name: draw.random() < 0.5 for name in ("while", "short", "helper", "stream", "comments", "swap")}
         self.unit = draw.choice(("\t", "  ", "    "))
@@ -194,7 +206,11 @@ class _Writer:
                 source = "next_word()" if self.style["helper"] else "next(words)"
                 return [f"{pad}{name} = [int({source}) for _ in range({count})]"]
             source = "next_word()" if self.style["helper"] else "next(words)"
-            return [f"{pad}{name} = []", f"{pad}for _ in range({count}):", f"{pad}{self.unit}{name}.append(int({source}))"]
+            return [
+                f"{pad}{name} = []",
+                f"{pad}for _ in range({count}):",
+                f"{pad}{self.unit}{name}.append(int({source}))",
+            ]
         if kind == "print":
             return [f"{pad}print({self.say(rest)})"]
         if kind == "set":
@@ -222,7 +238,9 @@ class _Writer:
             read = f"cin >> {name}[{index}]" if stream else f'scanf("%d", &{name}[{index}])'
             return [f"{pad}for ({index} = 0; {index} < {count}; {index}++)", f"{pad}{self.unit}{read};"]
         if kind == "print":
-            return [f"{pad}cout << {self.say(rest)} << endl;" if stream else f'{pad}printf("%d\\n", {self.say(rest)});']
+            return [
+                f"{pad}cout << {self.say(rest)} << endl;" if stream else f'{pad}printf("%d\\n", {self.say(rest)});'
+            ]
         if kind == "set":
             return [f"{pad}{self.assign(*rest)};"]
         if kind == "for":
@@ -246,7 +264,10 @@ class _Writer:
         lines = ["#include <iostream>", "using namespace std;"] if stream else ["#include <stdio.h>"]
         scalars = [self.say(word) for word in [*self.scalars]] + [self.names[-1]]
         self.draw.shuffle(scalars)
-        arrays = [f"{self.say(word)}[64]{' = {0}' if self.draw.random() < 0.5 or not helper else ''}" for word in sorted(self.arrays)]
+        arrays = [
+            f"{self.say(word)}[64]{' = {0}' if self.draw.random() < 0.5 or not helper else ''}"
+            for word in sorted(self.arrays)
+        ]
         arrays = [array if "=" in array else f"{array} = {{0}}" for array in arrays]
         if self.style["short"]:
             declared = [f"int {', '.join([*scalars, *arrays])};"]
@@ -254,7 +275,15 @@ class _Writer:
             declared = [f"int {one};" for one in [*arrays, *scalars]]
         body = [self.unit + line for line in declared] + self.block(self.statements, 1)
         if helper:
-            lines += ["void solve() {", *body, "}", "int main() {", f"{self.unit}solve();", f"{self.unit}return 0;", "}"]
+            lines += [
+                "void solve() {",
+                *body,
+                "}",
+                "int main() {",
+                f"{self.unit}solve();",
+                f"{self.unit}return 0;",
+                "}",
+            ]
         else:
             lines += ["int main() {", *body, f"{self.unit}return 0;", "}"]
         return "\n".join(lines) + "\n"

@@ -19,7 +19,7 @@ _C_KEYWORDS = """alignas alignof and and_eq asm auto bitand bitor bool break cas
     goto if inline int long mutable namespace new noexcept not not_eq nullptr operator or or_eq private protected public
     register reinterpret_cast restrict return short signed sizeof static static_assert static_cast struct switch template this
     thread_local throw true try typedef typeid typename union unsigned using virtual void volatile wchar_t while xor xor_eq
-    _Bool _Complex""".split()
+    _Bool _Complex"""
 # names of the standard libraries that small programs use; nobody may rename them, and they say what a program does
 _C_LIBRARY = """std main NULL EOF stdin stdout stderr printf scanf sprintf sscanf fprintf fscanf puts gets fgets fputs putchar
     getchar getc putc fopen fclose fflush feof freopen malloc calloc realloc free abs labs fabs sqrt pow floor ceil round exp
@@ -31,8 +31,8 @@ _C_LIBRARY = """std main NULL EOF stdin stdout stderr printf scanf sprintf sscan
     next_permutation prev_permutation lower_bound upper_bound accumulate fill max_element min_element push_back pop_back push
     pop top front back begin end rbegin rend size length empty insert erase clear substr append resize getline get put setw
     setprecision setfill fixed ios hex oct dec left right to_string stoi greater less first second ifstream ofstream
-    stringstream istringstream ostringstream ignore width precision flush assert sync_with_stdio tie FILE va_list""".split()
-LIBRARY_NAMES = frozenset([*_C_KEYWORDS, *_C_LIBRARY])
+    stringstream istringstream ostringstream ignore width precision flush assert sync_with_stdio tie FILE va_list"""
+LIBRARY_NAMES = frozenset(f"{_C_KEYWORDS} {_C_LIBRARY}".split())
 PYTHON_NAMES = frozenset([*keyword.kwlist, *keyword.softkwlist, *dir(builtins), "self", "cls", "__name__", "__main__"])
 
 _C_STRING = r'(?:u8|u|U|L)?"(?:\\.|[^"\\\n])*"?'
@@ -203,10 +203,10 @@ def train_program_tokenizer(words: Iterable[list[str]], vocab_size: int, max_len
             f"`vocab_size` is {vocab_size}, but it must be 260 or more: 256 bytes, four special tokens, merges."
         )
     tokenizer = Tokenizer(models.BPE(unk_token=UNKNOWN))
-    tokenizer.pre_tokenizer = pre_tokenizers.Sequence(  # ty: ignore[invalid-assignment]
+    tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
         [pre_tokenizers.WhitespaceSplit(), pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)]
     )
-    tokenizer.decoder = decoders.ByteLevel()  # ty: ignore[invalid-assignment]
+    tokenizer.decoder = decoders.ByteLevel()
     trainer = trainers.BpeTrainer(
         vocab_size=vocab_size,
         special_tokens=[PAD, UNKNOWN, BEGIN, END],
@@ -214,7 +214,7 @@ def train_program_tokenizer(words: Iterable[list[str]], vocab_size: int, max_len
         show_progress=False,
     )
     tokenizer.train_from_iterator((" ".join(program) for program in words), trainer)
-    tokenizer.post_processor = processors.TemplateProcessing(  # ty: ignore[invalid-assignment]
+    tokenizer.post_processor = processors.TemplateProcessing(
         single=f"{BEGIN} $A", pair=None, special_tokens=[(BEGIN, 2)]
     )
     return PreTrainedTokenizerFast(

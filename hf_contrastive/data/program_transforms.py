@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import itertools
 import random
 import re
 import tokenize
@@ -24,7 +25,18 @@ TRANSFORMS = (
     "reformat",
 )
 _LOOPS = {"for_statement", "while_statement", "do_statement", "for_range_loop"}
-_NOTES = ("note", "see above", "this part works", "input", "output", "main step", "checked", "here we go", "loop", "values")
+_NOTES = (
+    "note",
+    "see above",
+    "this part works",
+    "input",
+    "output",
+    "main step",
+    "checked",
+    "here we go",
+    "loop",
+    "values",
+)
 _WORD = re.compile(r"[^\W\d]\w*")
 _STYLES = ("v{}", "tmp{}", "x_{}", "var{}", "the{}", "my_{}", "q{}q", "item{}")
 _DYNAMIC = {"eval", "exec", "globals", "locals", "vars", "getattr", "setattr", "hasattr", "delattr", "__dict__"}
@@ -237,9 +249,7 @@ def _c_names(source: _Source) -> set[str]:
         elif node.type.endswith("identifier"):  # fields, types, namespaces, labels
             banned |= set(_WORD.findall(source.text(node)))
     defined = {
-        source.text(node)
-        for node in source.nodes()
-        if node.type == "identifier" and _is_defined_function(node)
+        source.text(node) for node in source.nodes() if node.type == "identifier" and _is_defined_function(node)
     }
     return {name for name in declared - banned - (prototypes - defined) if name.isascii()}
 
@@ -271,16 +281,16 @@ def _python_names(source: _Source) -> set[str]:
         text, parent = source.text(node), node.parent
         if text in _DYNAMIC:
             return set()
-        if parent.type == "attribute" and parent.child_by_field_name("attribute") == node:
-            banned.add(text)
-        elif parent.type == "keyword_argument" and parent.child_by_field_name("name") == node:
+        if (parent.type == "attribute" and parent.child_by_field_name("attribute") == node) or (
+            parent.type == "keyword_argument" and parent.child_by_field_name("name") == node
+        ):
             banned.add(text)
         elif parent.type in ("assignment", "augmented_assignment", "for_statement", "for_in_clause"):
             if parent.child_by_field_name("left") == node:
                 declared.add(text)
-        elif parent.type in ("pattern_list", "tuple_pattern", "parameters", "lambda_parameters"):
-            declared.add(text)
-        elif parent.type == "function_definition" and parent.child_by_field_name("name") == node:
+        elif parent.type in ("pattern_list", "tuple_pattern", "parameters", "lambda_parameters") or (
+            parent.type == "function_definition" and parent.child_by_field_name("name") == node
+        ):
             declared.add(text)
     return {name for name in declared - banned if name.isascii() and not name.startswith("__")}
 
@@ -351,7 +361,9 @@ def _change_loops(code: str, language: str, draw: random.Random, probability: fl
         return _change_python_loops(source, draw, probability)
     edits = []
     hidden = "continue" in _directive_words(source)[0]
-    for node in _some([n for n in source.nodes() if n.type in ("for_statement", "while_statement")], draw, probability):
+    for node in _some(
+        [n for n in source.nodes() if n.type in ("for_statement", "while_statement")], draw, probability
+    ):
         body = node.child_by_field_name("body")
         if body is None:
             continue
@@ -388,7 +400,12 @@ def _change_python_loops(source: _Source, draw: random.Random, probability: floa
         if draw.random() >= max(probability, 0.3):
             continue
         body, before = node.child_by_field_name("body"), source.line_start(node)
-        if body is None or before is None or _inside(node, "class_definition") or body.start_point[0] == node.start_point[0]:
+        if (
+            body is None
+            or before is None
+            or _inside(node, "class_definition")
+            or body.start_point[0] == node.start_point[0]
+        ):
             continue
         if any(child.type in ("async", "else_clause") for child in node.children):
             continue
@@ -398,7 +415,12 @@ def _change_python_loops(source: _Source, draw: random.Random, probability: floa
         if node.type == "while_statement":
             condition = node.child_by_field_name("condition")
             unused = f"turn{number}"
-            if unused in taken or condition is None or "\n" in source.text(condition) or "yield" in source.text(condition):
+            if (
+                unused in taken
+                or condition is None
+                or "\n" in source.text(condition)
+                or "yield" in source.text(condition)
+            ):
                 continue
             head = f"for {unused} in iter(int, 1):\n{pad}if not ({source.text(condition)}):\n{pad}    break\n{pad}"
             edits.append((node.start_byte, body.start_byte, head))
@@ -444,7 +466,13 @@ def _swap_branches(code: str, language: str, draw: random.Random, probability: f
             continue
         condition, first = _condition(source, node), node.child_by_field_name("consequence")
         other = node.child_by_field_name("alternative")
-        if condition is None or first is None or other is None or not other.named_children or "//" in source.text(node):
+        if (
+            condition is None
+            or first is None
+            or other is None
+            or not other.named_children
+            or "//" in source.text(node)
+        ):
             continue
         second = other.named_children[-1]
         if len(other.named_children) != 1 or _jumps(source, node):
@@ -501,7 +529,7 @@ def _reorder_declarations(code: str, language: str, draw: random.Random, probabi
         if node.type not in (("module", "block") if python else ("compound_statement",)):
             continue
         children = node.named_children
-        for one, two in zip(children, children[1:], strict=False):
+        for one, two in itertools.pairwise(children):
             plain = _plain_assignment if python else _plain_declaration
             names = [plain(source, child) for child in (one, two)]
             if names[0] and names[1] and not names[0] & names[1] and draw.random() < max(probability, 0.3):
@@ -599,7 +627,12 @@ def _reformat_python(code: str, draw: random.Random) -> str:
         elif token.type not in (tokenize.NL, tokenize.COMMENT, tokenize.ENDMARKER) and fresh:
             row = token.start[0] - 1
             lines[row] = unit * depth + lines[row].lstrip(" \t\f")
-            if depth == 0 and row and draw.random() < 0.2 and not lines[row].startswith(("else", "elif", "except", "finally", "@")):
+            if (
+                depth == 0
+                and row
+                and draw.random() < 0.2
+                and not lines[row].startswith(("else", "elif", "except", "finally", "@"))
+            ):
                 lines[row] = "\n" + lines[row]
             fresh = False
     changed = "".join(lines)

@@ -108,7 +108,7 @@ def load_programs(
             if seen[label] <= max_per_label:
                 first.append(row)
         programs = programs.select(first).remove_columns("index")
-        programs = programs.add_column("index", np.arange(len(first)))  # ty: ignore[missing-argument]
+        programs = programs.add_column("index", np.arange(len(first)))
     return programs
 
 
@@ -172,7 +172,8 @@ def _read_folder(path: Path, language: str) -> datasets.Dataset:
         warnings.warn(f"{ignored} files in {path.name} are no source files and were ignored", stacklevel=4)
     if damaged:
         warnings.warn(
-            f"{len(damaged)} programs hold bytes that are no UTF-8, which were replaced: {some_of(damaged)}", stacklevel=4
+            f"{len(damaged)} programs hold bytes that are no UTF-8, which were replaced: {some_of(damaged)}",
+            stacklevel=4,
         )
     return datasets.Dataset.from_list(rows)
 
@@ -209,7 +210,9 @@ def drop_bad(kind: str, bad: Sequence[tuple[str, str]], total: int, on_bad: str)
     """
     if not bad:
         return
-    text = f"{len(bad)} of {total} programs {kind}: {some_of([f'{name} ({why})' if why else name for name, why in bad])}"
+    text = (
+        f"{len(bad)} of {total} programs {kind}: {some_of([f'{name} ({why})' if why else name for name, why in bad])}"
+    )
     if on_bad == "error":
         raise ValueError(f"{text}; remove them, or pass on_bad='skip'")
     if len(bad) == total:
@@ -235,7 +238,9 @@ def _column(rows: Any, wanted: str | None, known: Sequence[str], argument: str, 
 def _labels(rows: Any, column: str, text: str) -> list[int]:
     values = rows[column][:]
     if any(value is None for value in values):
-        raise ValueError(f"row {values.index(None)} of {text} has no label in column {column!r}; remove it or label it")
+        raise ValueError(
+            f"row {values.index(None)} of {text} has no label in column {column!r}; remove it or label it"
+        )
     try:
         return [int(value) for value in values]
     except (TypeError, ValueError):
@@ -256,7 +261,9 @@ def _tidy(
     spoken = rows["language"][:] if "language" in rows.column_names else [language] * len(codes)
     places = [row for row in range(len(codes)) if kept is None or labels[row] in kept]
     if not places:
-        raise ValueError(f"{text} has no programs of the problems asked for; its labels are {some_of(sorted(map(str, set(labels))))}")
+        raise ValueError(
+            f"{text} has no programs of the problems asked for; its labels are {some_of(sorted(map(str, set(labels))))}"
+        )
     bad, good = [], []
     for row in places:
         one = codes[row] if isinstance(codes[row], str) else ""

@@ -85,7 +85,9 @@ def retrieval_metrics(
     depths = sorted({check_count("precision_ks", k) for k in precision_ks})
     for name, asked in (("ks", cutoffs), ("precision_ks", depths)):
         if asked and asked[-1] > available:
-            raise ValueError(f"`{name}` asks for {asked[-1]} neighbours but only {available} gallery rows can be retrieved")
+            raise ValueError(
+                f"`{name}` asks for {asked[-1]} neighbours but only {available} gallery rows can be retrieved"
+            )
     relevance = _Relevance(query, gallery, alone, query_labels, gallery_labels, relevant_pairs)
 
     hits = dict.fromkeys(cutoffs, 0.0)

@@ -6,9 +6,15 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from hf_contrastive.losses._common import check_embeddings, check_ids, check_options, check_pairs, check_positive
+from hf_contrastive.losses._common import (
+    check_embeddings,
+    check_ids,
+    check_options,
+    check_pairs,
+    check_positive,
+    unit_rows,
+)
 from hf_contrastive.losses._common import reduce as reduce_rows
-from hf_contrastive.losses._common import unit_rows
 from hf_contrastive.losses._engine import EMPTY
 
 
@@ -69,7 +75,9 @@ def uni_con(
     check_ids("queue_labels", queue_labels, [(len(queue),)], query.device)
     _, temperature = check_positive("temperature", temperature)
     if labels is not None and queue_labels is None:
-        raise ValueError("`labels` came without `queue_labels`; give the class of every row of the queue, -1 for none.")
+        raise ValueError(
+            "`labels` came without `queue_labels`; give the class of every row of the queue, -1 for none."
+        )
     if labels is not None and int(labels.min()) < 0:
         raise ValueError(f"`labels` holds {int(labels.min())}, but classes are 0 or more (-1 marks an unknown row).")
     q = unit_rows(query, normalize) / temperature

@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import Any
 
 import torch
-from torch import nn
 from transformers import initialization as init
 
 from hf_contrastive.distributed import all_gather_no_grad

@@ -252,9 +252,7 @@ class CodeCloneModel(ContrastivePreTrainedModel):
         embeds, hidden = self.embed_programs(inputs)
         return EmbeddingOutput(embeds=embeds, projections=self.project(embeds), last_hidden_state=hidden)
 
-    def _embed_for_encode(
-        self, *inputs: torch.Tensor, readout: str, **named: torch.Tensor | None
-    ) -> torch.Tensor:
+    def _embed_for_encode(self, *inputs: torch.Tensor, readout: str, **named: torch.Tensor | None) -> torch.Tensor:
         names = code_encoder_inputs(self.config.encoder)
         if len(inputs) > len(names):
             raise ValueError(f"`encode` takes {', '.join(names)} here, got {len(inputs)} tensors.")
@@ -294,8 +292,6 @@ class CodeCloneForPreTraining(CodeCloneModel):
 
     def __init__(self, config: CodeCloneConfig) -> None:
         super().__init__(config)
-        self.has_negatives = config.ssl != "swav"
-        self.objective_formula = _FORMULAS[config.ssl]
         # every process writes the same rows into them; DistributedDataParallel would send them around at every step
         self._ddp_params_and_buffers_to_ignore = [
             f"{name}.{buffer}"
@@ -303,6 +299,15 @@ class CodeCloneForPreTraining(CodeCloneModel):
             if part.is_memory
             for buffer, _ in part.named_buffers()
         ]
+
+    @property
+    def has_negatives(self) -> bool:  # ty: ignore[invalid-attribute-override]
+        """Whether other programs are pushed away: not in SwAV."""
+        return self.config.ssl != "swav"
+
+    def describe_objective(self) -> str:
+        """The objective in one line."""
+        return _FORMULAS[self.config.ssl].format(**self.config.to_dict())
 
     def build_training_parts(self) -> None:
         """Momentum encoder and queue for MoCo, prototypes for SwAV."""
@@ -345,9 +350,7 @@ class CodeCloneForPreTraining(CodeCloneModel):
         embeds, _ = self.embed_programs({name: value[:, 0] for name, value in inputs.items()})
         slow = self.momentum_encoder
         with torch.no_grad():
-            keys, _ = self.embed_programs(
-                {name: value[:, 1] for name, value in inputs.items()}, slow.part("backbone")
-            )
+            keys, _ = self.embed_programs({name: value[:, 1] for name, value in inputs.items()}, slow.part("backbone"))
             key_projections = self.project(keys, slow.part("projection_head"))
         projections = torch.stack([self.project(embeds), key_projections], 1)
         return {"projections": projections, "embeds": torch.stack([embeds, keys], 1)}
@@ -367,7 +370,9 @@ class CodeCloneForPreTraining(CodeCloneModel):
         """
         projections = embeds["projections"]
         if labels is not None and labels.shape != projections.shape[:1]:
-            raise ValueError(f"`labels` has shape {tuple(labels.shape)}, expected one label a pair, [{len(projections)}].")
+            raise ValueError(
+                f"`labels` has shape {tuple(labels.shape)}, expected one label a pair, [{len(projections)}]."
+            )
         loss = None
         if return_loss:
             loss = {"simclr": self._sup_con, "moco": self._uni_con, "swav": self._swav}[self.config.ssl](
