@@ -32,7 +32,15 @@ from hf_contrastive.evaluation import retrieval_metrics
 from hf_contrastive.hub import Metric
 from hf_contrastive.modules.lora import add_lora
 from hf_contrastive.recipes import common
-from hf_contrastive.recipes.common import can_draw, command_line, loss_text, model_types, option, save_run, write_outcome
+from hf_contrastive.recipes.common import (
+    can_draw,
+    command_line,
+    loss_text,
+    model_types,
+    option,
+    save_run,
+    write_outcome,
+)
 from hf_contrastive.recipes.texts import named_checkpoint
 from hf_contrastive.registry import SystemSpec
 from hf_contrastive.reporting import metrics_table, plot_run, save_embeddings, say
@@ -58,7 +66,9 @@ class ProgramDataArguments:
     language: str = option("cpp", "Language of programs that come without one: c, cpp or python.")
     train_split: str = option("train", "Split to train on.")
     test_split: str = option("test", "Split to measure on; its problems are others.")
-    codexglue_split: bool = option(False, "Where there is one split: problems 1-64 train, 65-80 validate, 81-104 test.")
+    codexglue_split: bool = option(
+        False, "Where there is one split: problems 1-64 train, 65-80 validate, 81-104 test."
+    )
     test_fraction: float | None = option(None, "Where there is one split: that share of the problems is the test.")
     max_per_label: int | None = option(None, "At most that many training programs of a problem, the first ones.")
     max_test_per_label: int | None = option(None, "At most that many test programs of a problem, the first ones.")
@@ -77,7 +87,8 @@ class ProgramModelArguments:
 
     encoder: str = option("text", "What a program is given as: text, ast (paths of the syntax tree) or graph.")
     backbone: str | None = option(
-        None, "For text: a model type for a new encoder (bert, ...), or a folder or hub id; none = the paper's encoder."
+        None,
+        "For text: a model type for a new encoder (bert, ...), or a folder or hub id; none = the paper's encoder.",
     )
     backbone_options: dict | None = option(None, "Fields of the new encoder's configuration, as JSON.")
     vocab_size: int = option(20000, "Text: tokens that are learned; paths: parts of names.")
@@ -102,7 +113,9 @@ class ProgramMeasureArguments:
 
     map_ks: list[int] = field(
         default_factory=lambda: [10],
-        metadata={"help": "Cut-offs of MAP@k (divided by k) and precision@k, beside MAP@R; those that fit are measured."},
+        metadata={
+            "help": "Cut-offs of MAP@k (divided by k) and precision@k, beside MAP@R; those that fit are measured."
+        },
     )
     lexical_baselines: bool = option(True, "Measure TF-IDF of words and of character trigrams, too.")
     pictures: bool = option(True, "Draw curves and a map of the embeddings.")
@@ -189,7 +202,9 @@ class ProgramPipeline:
         )
 
 
-def make_processor(model: ProgramModelArguments, data: ProgramDataArguments, train: datasets.Dataset) -> ProgramProcessor:
+def make_processor(
+    model: ProgramModelArguments, data: ProgramDataArguments, train: datasets.Dataset
+) -> ProgramProcessor:
     """The processor of an encoder: with the tokenizer of a checkpoint, or learned from the training programs.
 
     Raises:
@@ -216,7 +231,9 @@ def make_processor(model: ProgramModelArguments, data: ProgramDataArguments, tra
     )
 
 
-def make_model(spec: SystemSpec, model: ProgramModelArguments, processor: ProgramProcessor, fields: Mapping[str, Any]) -> Any:
+def make_model(
+    spec: SystemSpec, model: ProgramModelArguments, processor: ProgramProcessor, fields: Mapping[str, Any]
+) -> Any:
     """The model that the arguments describe, in training mode.
 
     Args:
@@ -363,9 +380,13 @@ def report(trainer: Any, data: ProgramDataArguments, pipeline: ProgramPipeline) 
         command=command_line(),
     )
     say(text)
-    augmenter = pipeline.train_collator.augmenter
     say(f"  pairs: {sampler.describe()}")
-    say(f"  rewriting: {', '.join(augmenter.transforms) if augmenter else 'none'}\n")
+    say(f"  rewriting: {_rewriting(pipeline)}\n")
+
+
+def _rewriting(pipeline: ProgramPipeline) -> str:
+    augmenter = pipeline.train_collator.augmenter
+    return "none" if augmenter is None else ", ".join(augmenter.transforms)
 
 
 def describe_data(data: ProgramDataArguments, pipeline: ProgramPipeline) -> dict[str, Any]:
@@ -394,7 +415,9 @@ def dry_run(model: Any, pipeline: ProgramPipeline, args: Any) -> None:
     batch = pipeline.train_collator([pairs[pair] for pair in pipeline.sampler(two, 1).global_batch(0)[:2]])
     inner = unwrap_model(model)
     if inner.config.ssl == "moco" and inner.config.queue_size % 2:
-        raise ValueError(f"`queue_size` is {inner.config.queue_size}, which is no multiple of two rows; take an even one.")
+        raise ValueError(
+            f"`queue_size` is {inner.config.queue_size}, which is no multiple of two rows; take an even one."
+        )
     common.dry_run(model, batch)
 
 
@@ -428,7 +451,9 @@ def finish(
     about = describe_data(data, pipeline)
     if rows:
         say()
-        show_table(rows, f"{about['name']}: {len(pipeline.test or ())} programs of problems that training has not seen")
+        show_table(
+            rows, f"{about['name']}: {len(pipeline.test or ())} programs of problems that training has not seen"
+        )
     save_run(trainer, pipeline.processor)
     test = pipeline.test
     write_outcome(
@@ -444,7 +469,7 @@ def finish(
         },
         settings={
             "pairs": trainer.train_batch_sampler.describe(),
-            "rewriting": ", ".join(pipeline.train_collator.augmenter.transforms) if data.augment else "none",
+            "rewriting": _rewriting(pipeline),
         },
         started=started,
         base_model=base_model,

@@ -301,7 +301,7 @@ class CodeCloneForPreTraining(CodeCloneModel):
         ]
 
     @property
-    def has_negatives(self) -> bool:  # ty: ignore[invalid-attribute-override]
+    def has_negatives(self) -> bool:  # ty: ignore[incompatible-property-override]
         """Whether other programs are pushed away: not in SwAV."""
         return self.config.ssl != "swav"
 
