@@ -80,6 +80,24 @@ course = model.score("What is 2 + 3?", "2 + 3 = 5", tokenizer=tokenizer, details
 ```
 
 `{spec.config_class().__name__}` and `{spec.model_class().__name__}` come from `hf_contrastive`; {info}"""
+    if spec.domain == "code":
+        return f"""```python
+import hf_contrastive  # makes the system known to transformers
+from hf_contrastive.data import ProgramProcessor
+from transformers import AutoModel
+
+model = AutoModel.from_pretrained("me/my-{spec.slug}")  # a folder or a hub id
+processor = ProgramProcessor.from_pretrained("me/my-{spec.slug}")
+embeds = model.encode(**processor([one, another], language="cpp"), normalize=True)
+similarity = embeds[0] @ embeds[1]
+```
+
+```bash
+hf-contrastive clones homework/ --checkpoint me/my-{spec.slug}  # the most suspicious pairs of a folder
+```
+
+`{spec.config_class().__name__}`, `{spec.model_class().__name__}` (inference) and `{spec.pretraining_class().__name__}` (with
+the objective) come from `hf_contrastive`; {info}"""
     short = spec.pretraining_class().__name__.removesuffix("ForPreTraining")
     return f"""```python
 import hf_contrastive  # makes the system known to transformers

@@ -54,6 +54,9 @@ _PUBLIC_NAMES = {
     "SimCTGForCausalLM": "hf_contrastive.models.simctg.modeling_simctg",
     "GoalConditionedRewardConfig": "hf_contrastive.models.gcrm.configuration_gcrm",
     "GoalConditionedRewardModel": "hf_contrastive.models.gcrm.modeling_gcrm",
+    "CodeCloneConfig": "hf_contrastive.models.code_clone.configuration_code_clone",
+    "CodeCloneModel": "hf_contrastive.models.code_clone.modeling_code_clone",
+    "CodeCloneForPreTraining": "hf_contrastive.models.code_clone.modeling_code_clone",
     "PseudoLabeler": "hf_contrastive.models.gsimclr.data_gsimclr",
     "ConvEncoderConfig": "hf_contrastive.backbones.configuration_backbones",
     "ConvEncoderModel": "hf_contrastive.backbones.modeling_backbones",
@@ -61,6 +64,12 @@ _PUBLIC_NAMES = {
     "CifarResNetModel": "hf_contrastive.backbones.modeling_backbones",
     "SmallAlexNetConfig": "hf_contrastive.backbones.configuration_backbones",
     "SmallAlexNetModel": "hf_contrastive.backbones.modeling_backbones",
+    "CodeTransformerConfig": "hf_contrastive.backbones.configuration_code_encoders",
+    "CodeTransformerModel": "hf_contrastive.backbones.modeling_code_encoders",
+    "CodePathsConfig": "hf_contrastive.backbones.configuration_code_encoders",
+    "CodePathsModel": "hf_contrastive.backbones.modeling_code_encoders",
+    "CodeGraphConfig": "hf_contrastive.backbones.configuration_code_encoders",
+    "CodeGraphModel": "hf_contrastive.backbones.modeling_code_encoders",
     # losses
     "info_nce": "hf_contrastive.losses",
     "clip_loss": "hf_contrastive.losses",
@@ -95,7 +104,13 @@ if TYPE_CHECKING:  # static analysis sees the real names
         ConvEncoderConfig,
         SmallAlexNetConfig,
     )
+    from hf_contrastive.backbones.configuration_code_encoders import (
+        CodeGraphConfig,
+        CodePathsConfig,
+        CodeTransformerConfig,
+    )
     from hf_contrastive.backbones.modeling_backbones import CifarResNetModel, ConvEncoderModel, SmallAlexNetModel
+    from hf_contrastive.backbones.modeling_code_encoders import CodeGraphModel, CodePathsModel, CodeTransformerModel
     from hf_contrastive.data import (
         DistinctLabelBatchSampler,
         MultiCropViews,
@@ -110,6 +125,8 @@ if TYPE_CHECKING:  # static analysis sees the real names
     from hf_contrastive.models.byol.modeling_byol import BYOLForPreTraining, BYOLModel
     from hf_contrastive.models.cacr.configuration_cacr import CACRConfig
     from hf_contrastive.models.cacr.modeling_cacr import CACRForPreTraining, CACRModel
+    from hf_contrastive.models.code_clone.configuration_code_clone import CodeCloneConfig
+    from hf_contrastive.models.code_clone.modeling_code_clone import CodeCloneForPreTraining, CodeCloneModel
     from hf_contrastive.models.directpred.configuration_directpred import DirectPredConfig
     from hf_contrastive.models.directpred.modeling_directpred import DirectPredForPreTraining, DirectPredModel
     from hf_contrastive.models.gcrm.configuration_gcrm import GoalConditionedRewardConfig

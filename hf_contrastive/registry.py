@@ -143,6 +143,18 @@ BACKBONES: tuple[ModelSpec, ...] = (
         f"{_BACKBONES}.configuration_backbones:SmallAlexNetConfig",
         f"{_BACKBONES}.modeling_backbones:SmallAlexNetModel",
     ),
+    *(
+        ModelSpec(
+            model_type,
+            f"{_BACKBONES}.configuration_code_encoders:{name}Config",
+            f"{_BACKBONES}.modeling_code_encoders:{name}Model",
+        )
+        for model_type, name in (
+            ("code_transformer", "CodeTransformer"),
+            ("code_paths", "CodePaths"),
+            ("code_graph", "CodeGraph"),
+        )
+    ),
 )
 
 _ROWS = (
@@ -412,6 +424,33 @@ _ROWS = (
 }""",
         tags=("self-supervised-learning", "swav"),
         pipeline_tag="image-feature-extraction",
+    ),
+    SystemSpec(
+        slug="code_clone",
+        title="Code clones",
+        main=ModelSpec(
+            "code_clone",
+            f"{_MODELS}.code_clone.configuration_code_clone:CodeCloneConfig",
+            f"{_MODELS}.code_clone.modeling_code_clone:CodeCloneModel",
+            f"{_MODELS}.code_clone.modeling_code_clone:CodeCloneForPreTraining",
+        ),
+        domain="code",
+        task="code clone detection",
+        summary="Finds programs that do the same, however they are written: as text, syntax-tree paths or graph, with SimCLR, MoCo or SwAV.",
+        main_input="input_ids",
+        column="code",
+        paper_title="Evaluation of Contrastive Learning with Various Code Representations for Code Clone Detection",
+        paper_url="https://arxiv.org/abs/2206.08726",
+        year=2022,
+        bibtex="""@article{zubkov2022codeclones,
+  title={Evaluation of Contrastive Learning with Various Code Representations for Code Clone Detection},
+  author={Zubkov, Maksim and Spirin, Egor and Bogomolov, Egor and Bryksin, Timofey},
+  journal={arXiv preprint arXiv:2206.08726},
+  year={2022}
+}""",
+        tags=("code", "clone-detection", "plagiarism-detection", "simclr", "moco", "swav"),
+        pipeline_tag="feature-extraction",
+        default_settings="programs.yaml",
     ),
     SystemSpec(
         slug="simctg",

@@ -65,6 +65,8 @@ def seeds_section(args: argparse.Namespace, recipe_words: list[str], results: li
         body = text_tables(results)
     elif "reward_models" in results[0]:
         body = preference_tables(results)
+    elif "clone_rows" in results[0]:
+        body = program_tables(results)
     else:
         body = image_tables(results)
     first = results[0]
@@ -209,6 +211,35 @@ def preference_tables(results: list[dict]) -> list[str]:
             )
         lines += [markdown_table(table), ""]
     return lines
+
+
+def program_tables(results: list[dict]) -> list[str]:
+    """How well programs that do the same are neighbours, for every encoder."""
+    first = results[0]
+    table = []
+    for row in first["clone_rows"]:
+        line = {"encoder": row["encoder"]}
+        for key in ("map@r", "recall@1", *(name for name in row if name not in ("map@r", "recall@1", "encoder"))):
+            title = {"map@r": "MAP@R %", "recall@1": "first is a clone %"}.get(key, f"{key.replace('map', 'MAP')} %")
+            own = [one for result in results for one in result["clone_rows"] if one["encoder"] == row["encoder"]]
+            line[title] = spread([100 * one[key] for one in own], 1)
+        table.append(line)
+    lines = [
+        f"{first['train_rows']} training programs, {first['test_rows']} test programs of {first['test_problems']} other "
+        f"problems, {first['steps']} steps an objective; {{seeds}}",
+        "",
+        markdown_table(table),
+        "",
+    ]
+    by_seed = [{row["encoder"]: 100 * row["map@r"] for row in result["clone_rows"]} for result in results]
+    for name in ("SimCLR", "MoCo", "SwAV"):
+        gains = [seed[name] - seed["untrained encoder"] for seed in by_seed if name in seed]
+        if gains:
+            shown = ", ".join(f"{gain:+.1f}" for gain in gains)
+            lines.append(
+                f"- MAP@R: {name} minus the untrained encoder by seed: {shown}; mean {statistics.mean(gains):+.1f}."
+            )
+    return [*lines, ""]
 
 
 def image_tables(results: list[dict]) -> list[str]:

@@ -6,7 +6,19 @@ from typing import Annotated
 
 import typer
 
-from hf_contrastive.cli import embed, env, evaluate, filter, generate, info, list_systems, plot, score, train
+from hf_contrastive.cli import (
+    clones,
+    embed,
+    env,
+    evaluate,
+    filter,
+    generate,
+    info,
+    list_systems,
+    plot,
+    score,
+    train,
+)
 from hf_contrastive.cli.common import ExampleCommand, ExampleGroup, examples
 from hf_contrastive.version import __version__
 
@@ -83,5 +95,6 @@ def build_app() -> typer.Typer:
     app.command("score", cls=ExampleCommand, rich_help_panel=WORK, epilog=score.EXAMPLES)(score.command)
     app.command("generate", cls=ExampleCommand, rich_help_panel=WORK, epilog=generate.EXAMPLES)(generate.command)
     app.command("filter", cls=ExampleCommand, rich_help_panel=WORK, epilog=filter.EXAMPLES)(filter.command)
+    app.command("clones", cls=ExampleCommand, rich_help_panel=WORK, epilog=clones.EXAMPLES)(clones.command)
     app.command("plot", cls=ExampleCommand, rich_help_panel=WORK, epilog=plot.EXAMPLES)(plot.command)
     return app

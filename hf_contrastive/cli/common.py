@@ -68,6 +68,7 @@ class ExampleGroup(TyperGroup):
         "score",
         "generate",
         "filter",
+        "clones",
         "plot",
         "knn",
         "linear",

@@ -5,6 +5,7 @@ With `MultiCropViews` also `local_pixel_values` [B, crops, C, h, w].
 `load_texts` -> `token_blocks` -> `TextCollator` -> `input_ids` [B, L].
 `load_preferences` -> `tokenize_preferences` -> `PreferenceCollator` -> `chosen_input_ids`, `rejected_input_ids` [B, L].
 `load_completions` -> `tokenize_completions` -> `AnswerCollator` -> `input_ids` [B, L], `num_actions` [B].
+`load_programs` -> `ProgramPairs` with `PairBatchSampler` -> `PairCollator(ProgramProcessor)` -> `input_ids` [B, 2, L] and others.
 """
 
 from __future__ import annotations
@@ -49,6 +50,25 @@ if TYPE_CHECKING:
     )
     from hf_contrastive.data.preferences import list_preference_splits, load_preferences
     from hf_contrastive.data.preload import PreloadedImages
+    from hf_contrastive.data.program_pairs import (
+        PairBatchSampler,
+        PairCollator,
+        ProgramCollator,
+        ProgramPairs,
+        usable_programs,
+    )
+    from hf_contrastive.data.program_processor import ProgramProcessor
+    from hf_contrastive.data.program_syntax import (
+        EDGE_TYPES,
+        UnusableProgram,
+        parse_program,
+        path_contexts,
+        program_graph,
+    )
+    from hf_contrastive.data.program_tasks import make_programs
+    from hf_contrastive.data.program_tokens import lex_program, program_words, train_program_tokenizer
+    from hf_contrastive.data.program_transforms import ProgramAugmenter
+    from hf_contrastive.data.programs import list_program_splits, load_programs
     from hf_contrastive.data.solutions import (
         QUESTION_TEMPLATE,
         final_answer,
@@ -93,6 +113,38 @@ _LATER = {
     "solution_pairs": "hf_contrastive.data.solutions",
     "solution_texts": "hf_contrastive.data.solutions",
     "split_questions": "hf_contrastive.data.solutions",
+    **{
+        name: f"hf_contrastive.data.{module}"
+        for module, names in {
+            "program_pairs": (
+                "PairBatchSampler",
+                "PairCollator",
+                "ProgramCollator",
+                "ProgramPairs",
+                "usable_programs",
+            ),
+            "program_processor": ("ProgramProcessor",),
+            "program_syntax": (
+                "EDGE_TYPES",
+                "UnusableProgram",
+                "parse_program",
+                "path_contexts",
+                "program_graph",
+            ),
+            "program_tasks": ("make_programs",),
+            "program_tokens": (
+                "lex_program",
+                "program_words",
+                "train_program_tokenizer",
+            ),
+            "program_transforms": ("ProgramAugmenter",),
+            "programs": (
+                "list_program_splits",
+                "load_programs",
+            ),
+        }.items()
+        for name in names
+    },
     "is_right": "hf_contrastive.data.word_problems",
     "make_word_problems": "hf_contrastive.data.word_problems",
     "make_word_solutions": "hf_contrastive.data.word_problems",
@@ -102,6 +154,7 @@ _LATER = {
 __all__ = [
     "CIFAR10_MEAN",
     "CIFAR10_STD",
+    "EDGE_TYPES",
     "IMAGENET_MEAN",
     "IMAGENET_STD",
     "QUESTION_TEMPLATE",
@@ -113,11 +166,18 @@ __all__ = [
     "LengthReport",
     "MultiCropViews",
     "MultiViewCollator",
+    "PairBatchSampler",
+    "PairCollator",
     "PreferenceCollator",
     "PreloadedImages",
     "ProcessorTransform",
+    "ProgramAugmenter",
+    "ProgramCollator",
+    "ProgramPairs",
+    "ProgramProcessor",
     "SimCLRViews",
     "TextCollator",
+    "UnusableProgram",
     "column_names_of",
     "decode_image",
     "duplicates_per_batch",
@@ -130,16 +190,24 @@ __all__ = [
     "imbalanced_subset",
     "integer_column",
     "is_right",
+    "lex_program",
     "list_preference_splits",
+    "list_program_splits",
     "list_splits",
     "list_text_splits",
     "load_completions",
     "load_images",
     "load_preferences",
+    "load_programs",
     "load_texts",
+    "make_programs",
     "make_word_problems",
     "make_word_solutions",
     "missing_column",
+    "parse_program",
+    "path_contexts",
+    "program_graph",
+    "program_words",
     "question_prompt",
     "read_records",
     "require_columns",
@@ -154,7 +222,9 @@ __all__ = [
     "token_blocks",
     "tokenize_completions",
     "tokenize_preferences",
+    "train_program_tokenizer",
     "train_tokenizer",
+    "usable_programs",
     "word_problem_texts",
 ]
 

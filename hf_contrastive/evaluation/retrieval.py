@@ -21,6 +21,7 @@ def retrieval_metrics(
     gallery_labels: Any = None,
     relevant_pairs: Iterable[tuple[int, int]] | np.ndarray | None = None,
     ks: Sequence[int] = (1, 5, 10),
+    precision_ks: Sequence[int] = (),
     exclude_self: bool | None = None,
     metric: str = "cosine",
     chunk_size: int | None = None,
@@ -34,9 +35,12 @@ def retrieval_metrics(
     - `r_precision`: P(R);
     - `map@r`: (1/R) sum over i = 1..R of P(i) if the i-th is relevant, else 0 (Musgrave et al., "A Metric Learning Reality
       Check", 2020, section 3.2);
-    - `mrr`: 1 / rank of the first relevant row, in the whole gallery.
+    - `mrr`: 1 / rank of the first relevant row, in the whole gallery;
+    - `map@k` (only for `precision_ks`): (1/k) sum over i = 1..k of P(i) if the i-th is relevant, divided by k however many
+      rows are relevant, as the code of https://arxiv.org/abs/2206.08726 does;
+    - `precision@k` (only for `precision_ks`): P(k); with labels it is the micro-F1 of the k neighbours' labels as predictions.
 
-    Each is averaged over the queries that have a relevant row; the others are counted in `queries_without_relevant`. Of
+    `map@k` and `precision@k` are means over all queries, 0 for one without a relevant row. Each of the others is averaged over the queries that have a relevant row; the others are counted in `queries_without_relevant`. Of
     equal scores the lower gallery row ranks first.
 
     Args:
@@ -46,12 +50,13 @@ def retrieval_metrics(
         gallery_labels (`[N]` integers or strings, *optional*): the same for the gallery; left out with `gallery_x`.
         relevant_pairs (`(query row, gallery row)` pairs, *optional*): relevance without labels, `[P, 2]`.
         ks (`Sequence[int]`, defaults to (1, 5, 10)): cut-offs of recall. All must fit the gallery.
+        precision_ks (`Sequence[int]`, *optional*): cut-offs of `map@k` and `precision@k`. All must fit the gallery.
         exclude_self (`bool`, *optional*): leave gallery row i out for query i. On by default when there is no `gallery_x`.
         metric (`str`, defaults to `"cosine"`): `"cosine"` or `"euclidean"`.
         chunk_size (`int`, *optional*): queries at a time; memory is O(chunk_size * N).
 
     Returns:
-        `dict`: `recall@<k>` for every k, `map@r`, `r_precision`, `mrr` (all 0 to 1), `n_queries` (that were averaged),
+        `dict`: `recall@<k>` for every k, `map@<k>` and `precision@<k>` for every k of `precision_ks`, `map@r`, `r_precision`, `mrr` (all 0 to 1), `n_queries` (that were averaged),
         `n_gallery`, `queries_without_relevant`, `metric`.
 
     Raises:
@@ -77,11 +82,16 @@ def retrieval_metrics(
     available = len(gallery) - exclude_self
     if available < 1:
         raise ValueError("`query_x` has one row and no other row to retrieve; give more rows or a gallery")
-    if cutoffs and cutoffs[-1] > available:
-        raise ValueError(f"`ks` asks for {cutoffs[-1]} neighbours but only {available} gallery rows can be retrieved")
+    depths = sorted({check_count("precision_ks", k) for k in precision_ks})
+    for name, asked in (("ks", cutoffs), ("precision_ks", depths)):
+        if asked and asked[-1] > available:
+            raise ValueError(
+                f"`{name}` asks for {asked[-1]} neighbours but only {available} gallery rows can be retrieved"
+            )
     relevance = _Relevance(query, gallery, alone, query_labels, gallery_labels, relevant_pairs)
 
     hits = dict.fromkeys(cutoffs, 0.0)
+    averages, precisions = dict.fromkeys(depths, 0.0), dict.fromkeys(depths, 0.0)
     average_precision = r_precision = reciprocal_rank = 0.0
     counted = 0
     for rows, scores in score_blocks(query, gallery, metric, exclude_self=exclude_self, chunk_size=chunk_size):
@@ -95,13 +105,16 @@ def retrieval_metrics(
             continue
         scores, relevant, total = scores[valid], relevant[valid], total[valid]
         counted += len(total)
-        _, found = top_k(scores, max(int(total.max()), *cutoffs, 1))
+        _, found = top_k(scores, max(int(total.max()), *cutoffs, *depths, 1))
         hit = relevant.gather(1, found)
         for k in cutoffs:
             hits[k] += float(hit[:, :k].any(1).sum())
         ranks = torch.arange(1, hit.shape[1] + 1, device=hit.device)
         inside = ranks <= total[:, None]
         precision = hit.cumsum(1).double() / ranks
+        for k in depths:
+            averages[k] += float((precision * hit)[:, :k].sum()) / k
+            precisions[k] += float(precision[:, k - 1].sum())
         average_precision += float(((precision * (hit & inside)).sum(1) / total).sum())
         r_precision += float(((hit & inside).sum(1).double() / total).sum())
         # rank of the best relevant row: everything above it, and equals in a lower row
@@ -114,6 +127,8 @@ def retrieval_metrics(
         raise ValueError("no query has a relevant row in the gallery; check the labels or pairs")
     return {
         **{f"recall@{k}": value / counted for k, value in hits.items()},
+        **{f"map@{k}": value / len(query) for k, value in averages.items()},
+        **{f"precision@{k}": value / len(query) for k, value in precisions.items()},
         "map@r": average_precision / counted,
         "r_precision": r_precision / counted,
         "mrr": reciprocal_rank / counted,

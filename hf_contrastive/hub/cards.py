@@ -191,6 +191,8 @@ def _usage(
         return _text_usage(spec, place, folder, is_adapter, base_model)
     if spec is not None and spec.main.reward_model:
         return _reward_usage(spec, place, folder, is_adapter, base_model)
+    if spec is not None and spec.domain == "code":
+        return _code_usage(spec, place, folder, is_adapter, base_model)
     channels, size = _image_shape(config, image_size)
     has_processor = (folder / "preprocessor_config.json").is_file()
     ours = spec is not None or _is_ours(str(config.get("model_type") or ""))
@@ -284,6 +286,37 @@ def _reward_usage(spec: SystemSpec, place: str, folder: Path, is_adapter: bool, 
         lines = ["import torch", *lines]
         lines += ["outputs = model(torch.tensor([[3, 4, 5]]))  # ids of your tokenizer; none is saved here"]
         lines += ["rewards = outputs.logits[:, 0]"]
+    return "```python\n" + "\n".join(lines) + "\n```"
+
+
+def _code_usage(spec: SystemSpec, place: str, folder: Path, is_adapter: bool, base_model: str | None) -> str:
+    lines = [
+        "import hf_contrastive  # makes the Auto classes know this model type",
+        "from transformers import AutoModel",
+    ]
+    load = [f'model = AutoModel.from_pretrained("{place}")']
+    if is_adapter:
+        # the adapter's layers are those of the system's class, which plain PEFT loading would not build
+        name = spec.pretraining_class().__name__
+        lines = [f"from hf_contrastive import {name}", "from peft import PeftModel"]
+        load = [
+            f'base = {name}.from_backbone("{base_model or "BASE"}")  # with the fields of the configuration below',
+            f'model = PeftModel.from_pretrained(base, "{place}").merge_and_unload().eval()',
+        ]
+    if (folder / "program_processor.json").is_file():
+        lines += ["from hf_contrastive.data import ProgramProcessor", "", *load]
+        lines += [
+            f'processor = ProgramProcessor.from_pretrained("{place}")',
+            'programs = ["int main() { int a = 1; return a; }", "int main() { int total = 1; return total; }"]',
+            'embeddings = model.encode(**processor(programs, language="cpp"), normalize=True)  # [batch, dim]',
+            "print(embeddings @ embeddings.T)  # similarity of every pair",
+        ]
+    else:
+        lines += [
+            "",
+            *load,
+            "# embeddings = model.encode(...) of what the processor of the training makes; none is saved here",
+        ]
     return "```python\n" + "\n".join(lines) + "\n```"
 
 

@@ -27,6 +27,7 @@ from hf_contrastive.losses.preference import BradleyTerryLoss, bradley_terry_los
 from hf_contrastive.losses.simctg import SimCTGLoss, next_token_loss, simctg_loss
 from hf_contrastive.losses.sup_con import SupConLoss, sup_con
 from hf_contrastive.losses.swav import sinkhorn, swapped_prediction
+from hf_contrastive.losses.uni_con import uni_con
 
 
 __all__ = [
@@ -63,5 +64,6 @@ __all__ = [
     "sorted_goal_draws",
     "sup_con",
     "swapped_prediction",
+    "uni_con",
     "with_margin",
 ]

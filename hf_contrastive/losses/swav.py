@@ -66,7 +66,9 @@ def sinkhorn(
     return log_q[own].exp()
 
 
-def swapped_prediction(scores: Tensor, codes: Tensor, temperature: float = 0.1) -> Tensor:
+def swapped_prediction(
+    scores: Tensor, codes: Tensor, temperature: float = 0.1, *, mean_over_prototypes: bool = False
+) -> Tensor:
     """
     The swapped prediction loss of SwAV (https://arxiv.org/abs/2006.09882, equations 1, 2 and 6): the code of each assigning
     view is predicted from all other views.
@@ -78,6 +80,8 @@ def swapped_prediction(scores: Tensor, codes: Tensor, temperature: float = 0.1) 
         scores (`Tensor` of shape `[V, N, K]`): of every view; the assigning views come first.
         codes (`Tensor` of shape `[A, N, K]`): assignments of the first A views, from [`sinkhorn`]; no gradient.
         temperature (`float`, defaults to 0.1): T, above 0.
+        mean_over_prototypes (`bool`, defaults to `False`): divide by K, as some published code does, which takes the mean
+            over the prototypes where the paper has a sum.
 
     Returns:
         `Tensor`: a scalar, the mean over the samples of this process.
@@ -108,7 +112,8 @@ def swapped_prediction(scores: Tensor, codes: Tensor, temperature: float = 0.1) 
     views, samples = scores.shape[:2]
     # codes.(sum over other views of log p) = codes.(sum over all - own)
     others = log_p.sum(0, keepdim=True) - log_p[: len(codes)]
-    return -(codes.to(dtype) * others).sum() / (len(codes) * (views - 1) * samples)
+    loss = -(codes.to(dtype) * others).sum() / (len(codes) * (views - 1) * samples)
+    return loss / scores.shape[-1] if mean_over_prototypes else loss
 
 
 __all__ = ["sinkhorn", "swapped_prediction"]

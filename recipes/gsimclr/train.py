@@ -197,7 +197,12 @@ def main() -> None:
         measure=measure,
         started=started,
         base_model=images.base_model_of(model_arguments),
-        extra_results={"views_per_second": speeds, "guidance": table, "num_clusters": guidance.num_clusters, "batch_size": batch_size},
+        extra_results={
+            "views_per_second": speeds,
+            "guidance": table,
+            "num_clusters": guidance.num_clusters,
+            "batch_size": batch_size,
+        },
     )
     trainer.end()
 

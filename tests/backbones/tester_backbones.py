@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from helpers.programs import code_backbones, code_inputs
 from helpers.testers import ModelTester, Refusal, image_backbones, random_images
 
 
@@ -79,4 +80,70 @@ class SmallAlexNetTester(_BackboneTester):
         return {"last_hidden_state": (batch, 12, 1, 1), "pooler_output": (batch, 12)}
 
 
-TESTERS = (ConvEncoderTester, CifarResNetTester, SmallAlexNetTester)
+class _CodeEncoderTester(ModelTester):
+    kind: str
+
+    def configs(self) -> dict[str, Any]:
+        return {"tiny": code_backbones()[self.kind]}
+
+    def inputs(self, config: Any, batch: int, seed: int) -> dict[str, Any]:
+        return code_inputs(self.kind, config, (batch,), seed)
+
+    single_inputs = inputs
+
+    def readout_sizes(self, config: Any) -> dict[str, int]:
+        return {"backbone": 10 if self.kind != "text" else 12}
+
+    def output_shapes(self, config: Any, batch: int) -> dict[str, tuple[int, ...]]:
+        return {"pooler_output": (batch, self.readout_sizes(config)["backbone"])}
+
+
+class CodeTransformerTester(_CodeEncoderTester):
+    """Tokens of a program."""
+
+    model_type = "code_transformer"
+    kind = "text"
+    can_freeze = ("token_embedding", "layers")
+    refusals = (
+        Refusal({"vocab_size": 0}, "vocab_size", "1 or more"),
+        Refusal({"num_attention_heads": 0}, "num_attention_heads", "1 or more"),
+        Refusal({"hidden_size": 12}, "hidden_size", "a multiple of the 8 heads"),
+        Refusal({"dropout": 1.0}, "dropout", "from 0 to below 1"),
+    )
+
+
+class CodePathsTester(_CodeEncoderTester):
+    """Paths of the syntax tree."""
+
+    model_type = "code_paths"
+    kind = "ast"
+    can_freeze = ("path_lstm",)
+    refusals = (
+        Refusal({"rnn_size": 0}, "rnn_size", "1 or more"),
+        Refusal({"classifier_layers": -1}, "classifier_layers", "0 or more"),
+        Refusal({"output_size": 0}, "output_size", "1 or more"),
+        Refusal({"dropout": -0.1}, "dropout", "from 0 to below 1"),
+    )
+
+
+class CodeGraphTester(_CodeEncoderTester):
+    """Graphs."""
+
+    model_type = "code_graph"
+    kind = "graph"
+    can_freeze = ("convolutions",)
+    refusals = (
+        Refusal({"num_conv_layers": 0}, "num_conv_layers", "1 or more"),
+        Refusal({"message_eps": -1.0}, "message_eps", "0 or more"),
+        Refusal({"softmax_temperature": 0.0}, "softmax_temperature", "above 0"),
+    )
+
+
+TESTERS = (
+    ConvEncoderTester,
+    CifarResNetTester,
+    SmallAlexNetTester,
+    CodeTransformerTester,
+    CodePathsTester,
+    CodeGraphTester,
+)

@@ -117,7 +117,7 @@ def test_both_classes_encode_alike(case: Case):
     model.load_state_dict(case.inference_state(objective))
     # nothing is left aside but what the tester names
     parts = {name.partition(".")[0] for name in set(objective.state_dict()) - set(model.state_dict())}
-    assert parts == set(case.tester.training_parts)
+    assert parts == set(case.tester.parts_of(case.config))
     inputs = case.single_inputs()
     for readout in case.tester.readout_sizes(case.config):
         assert torch.equal(objective.encode(**inputs, readout=readout), model.encode(**inputs, readout=readout))

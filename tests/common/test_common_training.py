@@ -173,7 +173,7 @@ def test_lora_trains_saves_loads_and_merges(case: Case, tmp_path):
 
 
 # one model without and one with state of the training
-LORA_RESUME = [WITH_LORA[0], next(case for case in WITH_LORA if case.tester.training_parts)]
+LORA_RESUME = [WITH_LORA[0], next(case for case in WITH_LORA if case.tester.parts_of(case.config))]
 
 
 @pytest.mark.parametrize("case", LORA_RESUME, ids=str)

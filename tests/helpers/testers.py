@@ -61,6 +61,10 @@ class ModelTester:
     def __init__(self, spec: ModelSpec) -> None:
         self.spec = spec
 
+    def parts_of(self, config: Any) -> tuple[str, ...]:
+        """`training_parts` of a configuration; override it where they depend on one."""
+        return self.training_parts
+
     def configs(self) -> dict[str, Any]:
         """Tiny configurations by name, with values that are not the defaults; one on each kind of backbone."""
         raise NotImplementedError
@@ -152,7 +156,7 @@ class Case:
 
     def inference_state(self, model: Any) -> dict[str, torch.Tensor]:
         """The tensors of a model, without those that only the class with the objective has."""
-        parts = tuple(f"{name}." for name in self.tester.training_parts)
+        parts = tuple(f"{name}." for name in self.tester.parts_of(self.config))
         return {name: tensor for name, tensor in model.state_dict().items() if not name.startswith(parts)}
 
     def inputs(self, batch: int = 4, seed: int = 0) -> dict[str, Any]:

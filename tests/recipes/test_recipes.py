@@ -21,15 +21,16 @@ from transformers import (
     AutoTokenizer,
 )
 
+from hf_contrastive.data import ProgramProcessor
 from hf_contrastive.hub import validate_card
-from hf_contrastive.recipes import images, preferences, texts
+from hf_contrastive.recipes import images, preferences, programs, texts
 from hf_contrastive.registry import REGISTRY
 
 
 SYSTEMS = list(REGISTRY)
 IMAGE_SYSTEMS = [slug for slug, row in REGISTRY.items() if row.domain == "image"]
 TEXT_SYSTEMS = [slug for slug, row in REGISTRY.items() if row.domain == "text"]
-SHARED = {"image": images, "text": texts, "preference": preferences}
+SHARED = {"image": images, "text": texts, "preference": preferences, "code": programs}
 YAMLS = sorted(path.relative_to(ROOT).as_posix() for slug in SYSTEMS for path in ROOT.glob(f"recipes/{slug}/*.yaml"))
 #: short runs: what a full run of the recipe's default does, in seconds
 SHORT = ("--max_steps", "120")
@@ -41,6 +42,7 @@ OWN = {
         *("--num_prompts", "2", "--prefix_length", "8", "--new_tokens", "8", "--per_device_train_batch_size", "4"),
         *("--block_size", "48", "--vocab_size", "300"),
     ),
+    "code_clone": ("--max_per_label", "6", "--max_test_per_label", "4", "--queue_size", "64"),
     "gcrm": (
         *("--pretrain_steps", "4", "--pretrain_batch_size", "4", "--per_device_train_batch_size", "4"),
         *("--max_train_samples", "60", "--max_test_samples", "40", "--write_questions", "2", "--write_samples", "2"),
@@ -48,7 +50,7 @@ OWN = {
 }
 #: what makes a run cheaper without changing the training
 PLAIN = {"image": ("--pictures", "false", "--linear_probe", "false"), "text": ("--pictures", "false")}
-PLAIN["preference"] = PLAIN["text"]
+PLAIN["preference"] = PLAIN["code"] = PLAIN["text"]
 
 
 @pytest.fixture(autouse=True)
@@ -120,9 +122,12 @@ def test_resumed_is_uninterrupted(slug, tmp_path):
     assert expected.keys() == found.keys()
     assert all(torch.equal(expected[name], found[name]) for name in expected)
     measured = [json.loads((folder / "all_results.json").read_text()) for folder in (whole, parts)]
-    tables = {"image": ("rows",), "text": ("models", "decoding"), "preference": ("reward_models",)}[
-        REGISTRY[slug].domain
-    ]
+    tables = {
+        "image": ("rows",),
+        "text": ("models", "decoding"),
+        "preference": ("reward_models",),
+        "code": ("clone_rows",),
+    }[REGISTRY[slug].domain]
     for table in tables:
         assert measured[0][table] == measured[1][table]
         assert measured[0][table]
@@ -326,6 +331,89 @@ def test_arms_differ_in_the_order_of_the_images_only(tmp_path):
     guidance = {row["order"]: row for row in json.loads((out / "all_results.json").read_text())["guidance"]}
     assert guidance["guided (strict)"]["repeated pseudo-labels"] == 0
     assert guidance["random"]["repeated pseudo-labels"] > guidance["official"]["repeated pseudo-labels"] > 0
+
+
+@pytest.mark.recipe
+def test_short_run_on_programs(tmp_path, capsys):
+    out = tmp_path / "out"
+    words = ("--max_steps", "30", "--max_per_label", "16", "--max_test_per_label", "8", "--queue_size", "64")
+    words += ("--per_device_train_batch_size", "16", "--max_length", "96")
+    run("code_clone", default("code_clone"), *words, "--output_dir", str(out))
+    said = capsys.readouterr().out
+    for part in ("Batch report", "per anchor", "=== MoCo ===", "=== SwAV ===", "untrained encoder", "to find clones"):
+        assert part in said
+    results = json.loads((out / "all_results.json").read_text())
+    rows = {row["encoder"]: row for row in results["clone_rows"]}
+    # on problems that training has not seen
+    for name in ("SimCLR", "SwAV", "MoCo"):
+        assert rows[name]["map@r"] > rows["untrained encoder"]["map@r"] > rows["TF-IDF of words"]["map@r"]
+    assert (results["test_rows"], results["test_problems"]) == (96, 12)
+    assert {path.name for path in (out / "plots").glob("*.png")} >= {"embedding_map.png", "training_curves.png"}
+    card = validate_card(out / "README.md")
+    assert card["pipeline_tag"] == "feature-extraction"
+    assert card["model-index"][0]["results"]
+    assert not list(out.rglob("*.bin"))
+    model, info = AutoModel.from_pretrained(out, output_loading_info=True)
+    assert not any(info.values())
+    assert type(model) is REGISTRY["code_clone"].model_class()
+    assert ProgramProcessor.from_pretrained(out).settings["names"] == "number"
+    # the code of the card runs as it stands
+    code = (out / "README.md").read_text().split("```python\n")[1].split("```")[0]
+    found: dict = {}
+    exec(code.replace('"out"', f'"{out}"'), found)
+    # these two differ in a name only
+    assert torch.allclose(found["embeddings"][0], found["embeddings"][1], atol=1e-6)
+    # the arms differ in the objective only
+    configs = [json.loads((out / arm / "config.json").read_text()) for arm in ("", "moco", "swav")]
+    assert [config.pop("ssl") for config in configs] == ["simclr", "moco", "swav"]
+    assert [config.pop("temperature") for config in configs] == [0.1, 0.07, 0.1]
+    assert configs[0] == configs[1] == configs[2]
+
+
+@pytest.mark.recipe
+@pytest.mark.parametrize("encoder", ["ast", "graph"])
+def test_programs_as_trees_with_rewriting(encoder, tmp_path, capsys):
+    out = tmp_path / "out"
+    words = (
+        *OWN["code_clone"],
+        "--arms",
+        "simclr",
+        "--encoder",
+        encoder,
+        "--backbone_options",
+        "null",
+        "--names",
+        "keep",
+    )
+    words += ("--pooling", "null", "--max_steps", "3", "--per_device_train_batch_size", "4", "--max_paths", "20")
+    words += ("--augment", "rename", "reformat", "--pictures", "false", "--lexical_baselines", "false")
+    run("code_clone", default("code_clone"), *words, "--output_dir", str(out))
+    assert "rewriting: rename, reformat" in capsys.readouterr().out
+    assert AutoModel.from_pretrained(out).config.encoder == encoder
+    assert ProgramProcessor.from_pretrained(out).encoder == encoder
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (("--arms", "byol"), "--arms has byol; known are: simclr, moco, swav"),
+        (("--dataset_path", "/nowhere/at/all"), "does not exist"),
+        (("--on_bad", "ignore"), "`on_bad` is 'ignore'"),
+        (("--augment", "shuffle"), "`transforms` has 'shuffle'"),
+        (("--vocab_size", "20"), "`vocab_size` is 20, but it must be 260 or more"),
+        (("--encoder", "ast", "--backbone", "bert"), "`backbone` is for encoder 'text'"),
+        (("--backbone", "/no/such/model", "--backbone_options", "null"), "`backbone` is '/no/such/model'"),
+        (("--temperature", "0"), "`temperature` is 0.0"),
+        (("--names", "drop"), "`names` is 'drop'"),
+    ],
+)
+def test_a_wrong_value_for_programs_is_one_line(words, message, tmp_path, capsys):
+    with pytest.raises(SystemExit) as stopped:
+        run("code_clone", default("code_clone"), *OWN["code_clone"], *words, "--output_dir", str(tmp_path / "out"))
+    error = capsys.readouterr().err
+    assert stopped.value.code == 2
+    assert message in error
+    assert "Traceback" not in error
 
 
 @pytest.mark.recipe
