@@ -6,6 +6,7 @@ import copy
 import math
 import re
 import warnings
+from collections.abc import Mapping
 from typing import Any
 
 import torch
@@ -54,7 +55,7 @@ class MomentumEncoder(TrainingState):
 
     def __init__(
         self,
-        parts: dict[str, nn.Module],
+        parts: Mapping[str, nn.Module],
         momentum: float = 0.999,
         schedule: str = "constant",
         start_as_copy: bool = True,
