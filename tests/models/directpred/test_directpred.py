@@ -284,7 +284,7 @@ def test_saved_and_continued_is_uninterrupted(freq, tmp_path):
         n for n, p in model.named_parameters() if p.requires_grad
     ]
     again = optimizer_of(loaded)
-    again.load_state_dict(optimizer.state_dict())
+    again.load_state_dict(copy.deepcopy(optimizer.state_dict()))  # it would share the momentum
     for seed in (2, 3):
         step(model, optimizer, images(seed=seed))
         step(loaded, again, images(seed=seed))
@@ -306,29 +306,30 @@ def collapse_run(mode: str) -> tuple[float, float, list[str]]:
     )
     model = DirectPredForPreTraining(config).train()
     optimizer = torch.optim.SGD(
-        [p for p in model.parameters() if p.requires_grad], lr=0.3, momentum=0.9, weight_decay=4e-4
+        [p for p in model.parameters() if p.requires_grad], lr=0.3, momentum=0.9, weight_decay=1e-2
     )
-    monitor = CollapseMonitor(std_threshold=0.1, rank_threshold=1.1, patience=3, chance_tolerance=0.01)
+    # the rank of noise, seen from the origin, is low with any predictor: the spread alone is watched, at the trainer's level
+    monitor = CollapseMonitor(std_threshold=0.05, rank_threshold=1.0, patience=5, chance_tolerance=0.01)
     base = random_images(32, 1, 3, 8, 8, seed=0)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", CollapseWarning)
         for number in range(80):
-            batch = base + 0.1 * torch.randn(32, 2, 3, 8, 8, generator=torch.Generator().manual_seed(number))
+            batch = base + torch.randn(32, 2, 3, 8, 8, generator=torch.Generator().manual_seed(number))
             outputs = model(batch)
             optimizer.zero_grad()
             outputs.loss.backward()
             optimizer.step()
             model.after_optimizer_step()
-            monitor.update(outputs, float(outputs.loss), number, has_negatives=False)
+            monitor.update(outputs, float(outputs.loss.detach()), number, has_negatives=False)
     unit = nn.functional.normalize(outputs.projections.detach()[:, 0], dim=1)
-    return float(outputs.loss), float(unit.var(0, unbiased=False).sum()), monitor.warned
+    return float(outputs.loss.detach()), float(unit.var(0, unbiased=False).sum()), monitor.warned
 
 
 def test_without_a_predictor_it_collapses_and_the_monitor_says_so():
     loss, variance, warned = collapse_run("none")
     assert loss < -3.95
-    assert variance < 0.02
+    assert variance < 0.01
     assert warned == ["collapse"]
-    kept = collapse_run("direct_pred")
-    assert kept[1] > 5 * variance
-    assert kept[2] == []
+    _, kept, warned = collapse_run("direct_pred")
+    assert kept > 0.05
+    assert warned == []
