@@ -108,7 +108,9 @@ def test_what_is_not_square_is_refused():
     model.predictor = SetPredictor(4).double()
     model.running_correlation.stage(images().flatten(2)[0, :, :5])
     model.running_correlation.after_step(model)
-    with pytest.raises(ValueError, match=r"weight of shape \[4, 4\], but its inputs give one of \[5, 5\]: it must be square"):
+    with pytest.raises(
+        ValueError, match=r"weight of shape \[4, 4\], but its inputs give one of \[5, 5\]: it must be square"
+    ):
         model.predictor.after_step(model)
 
 
