@@ -11,7 +11,7 @@ from typing import Any, ClassVar, cast
 
 import torch
 from torch import nn
-from transformers import AutoModel, PreTrainedConfig, PreTrainedModel
+from transformers import AutoModel, PreTrainedConfig
 from transformers.models.auto.modeling_auto import MODEL_MAPPING
 
 from hf_contrastive.families.siamese.configuration_siamese import SiameseConfig, TemperatureConfig
@@ -67,7 +67,7 @@ class SiameseModel(ContrastivePreTrainedModel):
         self.build_training_parts()
         self.post_init()
 
-    def new_backbone(self) -> PreTrainedModel:
+    def new_backbone(self) -> nn.Module:
         """A backbone with random weights, as the configuration describes it."""
         backbone_config = cast(PreTrainedConfig, self.config.backbone_config)
         return AutoModel.from_config(backbone_config, **_backbone_options(backbone_config, self.config.pooling))

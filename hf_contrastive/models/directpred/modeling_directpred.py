@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import nn
 
@@ -104,7 +106,11 @@ class DirectPredForPreTraining(PredictsViews, SiameseForPreTraining):
                 hidden_affine=config.projection_hidden_affine,
                 hidden_bias=config.projection_hidden_bias,
             )
-        options = {"zero_mean": config.zero_mean, "copy": config.predictor_mode == "direct_copy", "eps": config.eps}
+        options: dict[str, Any] = {
+            "zero_mean": config.zero_mean,
+            "copy": config.predictor_mode == "direct_copy",
+            "eps": config.eps,
+        }
         if config.predictor_mode != "direct_copy":
             power = 2.0 if config.predictor_mode == "direct_pred" else 1.0
             options |= {
