@@ -68,7 +68,9 @@ class MultiCropViews:
         except ValueError as error:
             raise ValueError(str(error).replace("crop_scale", "local_crop_scale")) from None
         if not views.crop:
-            raise ValueError("local crops are parts of the image, but the views are made with crop=False; set crop=True")
+            raise ValueError(
+                "local crops are parts of the image, but the views are made with crop=False; set crop=True"
+            )
         self.views = views
         # what recipes and cards read of a set of views is that of the global ones
         self.size, self.mean, self.std, self.channels = views.size, views.mean, views.std, views.channels

@@ -403,7 +403,7 @@ def _log_mean_kernel(weights: Tensor, squared: Tensor, rbf_t: float, gather: boo
     rows = all_gather_with_grad(rows) if gather else rows
     some = rows > lowest / 2
     if not bool(some.any()):
-        return rows.sum() * 0
+        return squared.sum() * 0
     return torch.where(some, rows, lowest).logsumexp(0) - torch.tensor(float(len(rows)), dtype=rows.dtype).log()
 
 

@@ -183,7 +183,9 @@ def long_tail(train: Any, data: DataArguments) -> tuple[Any, list[Any] | None]:
     if data.imbalance is None:
         return train, None
     if data.streaming or labels_of(train) is None:
-        raise ValueError("`imbalance` goes by the labels of all training images; give labelled data without --streaming.")
+        raise ValueError(
+            "`imbalance` goes by the labels of all training images; give labelled data without --streaming."
+        )
     classes, codes = np.unique(labels_of(train), return_inverse=True)
     selected, sizes = imbalanced_subset(codes, data.imbalance, len(classes), data.imbalance_seed)
     part = train.select(np.sort(selected)).remove_columns("index")
