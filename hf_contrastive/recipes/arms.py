@@ -67,7 +67,8 @@ def objective_arguments(specs: Sequence[SystemSpec]) -> type:
         for one in dataclasses.fields(config):
             if one.name in taken or one.name in found or one.name.startswith("_"):
                 continue
-            found[one.name] = (one.type | None, documented(config, one.name))
+            annotation: Any = one.type
+            found[one.name] = (annotation | None, documented(config, one.name))
     group = dataclasses.make_dataclass(
         "ObjectiveArguments",
         [
@@ -158,7 +159,7 @@ def run(
         images.stop(f"--sample_id_column marks false negatives, but {spec.title} has no negatives; leave it out.")
 
     encoders: dict[str, Any] = {"raw pixels": None}
-    speeds: dict[str, float] = {}
+    speeds: dict[str, float | None] = {}
     trainer, own = None, pipeline
     for name in chosen.arms:
         arm = arms[name]
