@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -305,8 +305,12 @@ def cacr_momentum_loss(
         keep = _negatives_of(k, everyone, sample_ids, gather)
         negative_weights = torch.empty(instances, 0, dtype=q.dtype, device=q.device)
         if cost == "rbf":
-            options = {"temperature": temperature, "sample_ids": sample_ids, "gather": gather, "reduction": "none"}
-            losses = 2 * temperature * torch.stack([info_nce(view, k, normalize=False, **options) for view in q])
+            options: dict[str, Any] = {"sample_ids": sample_ids, "gather": gather, "reduction": "none"}
+            losses = (
+                2
+                * temperature
+                * torch.stack([info_nce(view, k, temperature=temperature, normalize=False, **options) for view in q])
+            )
             attracted = distances
         else:
             attracted = distances / 2  # 1 - cosine
@@ -403,7 +407,7 @@ def _log_mean_kernel(weights: Tensor, squared: Tensor, rbf_t: float, gather: boo
     rows = all_gather_with_grad(rows) if gather else rows
     some = rows > lowest / 2
     if not bool(some.any()):
-        return rows.sum() * 0
+        return squared.sum() * 0
     return torch.where(some, rows, lowest).logsumexp(0) - torch.tensor(float(len(rows)), dtype=rows.dtype).log()
 
 

@@ -50,18 +50,18 @@ class Prototypes(nn.Linear):
         init.copy_(self.weight, nn.functional.normalize(self.weight, dim=1))
         init.zeros_(self.num_steps)
 
-    def forward(self, features: torch.Tensor) -> torch.Tensor:
+    def forward(self, input: torch.Tensor) -> torch.Tensor:
         """Scores.
 
         Args:
-            features (`torch.Tensor` `[..., dim]`): unit rows.
+            input (`torch.Tensor` `[..., dim]`): unit rows.
 
         Returns:
             `torch.Tensor` `[..., num_prototypes]`, in float32 at least: Sinkhorn divides them by a small epsilon.
         """
-        dtype = torch.float64 if features.dtype == torch.float64 else torch.float32
-        with torch.autocast(features.device.type, enabled=False):
-            return nn.functional.linear(features.to(dtype), self.weight.to(dtype))
+        dtype = torch.float64 if input.dtype == torch.float64 else torch.float32
+        with torch.autocast(input.device.type, enabled=False):
+            return nn.functional.linear(input.to(dtype), self.weight.to(dtype))
 
     @torch.no_grad()
     def normalize_(self) -> None:

@@ -182,11 +182,12 @@ def long_tail(train: Any, data: DataArguments) -> tuple[Any, list[Any] | None]:
     """
     if data.imbalance is None:
         return train, None
-    if data.streaming or labels_of(train) is None:
+    labels = None if data.streaming else labels_of(train)
+    if labels is None:
         raise ValueError(
             "`imbalance` goes by the labels of all training images; give labelled data without --streaming."
         )
-    classes, codes = np.unique(labels_of(train), return_inverse=True)
+    classes, codes = np.unique(labels, return_inverse=True)
     selected, sizes = imbalanced_subset(codes, data.imbalance, len(classes), data.imbalance_seed)
     part = train.select(np.sort(selected)).remove_columns("index")
     part = part.add_column("index", np.arange(len(part), dtype=np.int64))
