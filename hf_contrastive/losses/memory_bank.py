@@ -135,7 +135,9 @@ def _check_rows(name: str, index: Tensor, shape: tuple[int, ...], bank: Tensor) 
         raise ValueError(f"`{name}` is empty; give at least one row of the bank for each query.")
     low, high = (int(value) for value in index.aminmax())
     if low < 0 or high >= len(bank):
-        raise ValueError(f"`{name}` names row {low if low < 0 else high}, but the bank has the rows 0 to {len(bank) - 1}.")
+        raise ValueError(
+            f"`{name}` names row {low if low < 0 else high}, but the bank has the rows 0 to {len(bank) - 1}."
+        )
 
 
 __all__ = ["memory_bank_nce"]

@@ -211,7 +211,7 @@ def _check_sampling(
 ) -> None:
     if sampling not in SAMPLINGS:
         raise ValueError(f"`sampling` is {sampling!r}; known are: {', '.join(SAMPLINGS)}.")
-    if not 1 <= num_negatives:
+    if not num_negatives >= 1:
         raise ValueError(f"`num_negatives` is {num_negatives!r}, but it must be 1 or more.")
     if sampling != "hard" and draws is None:
         raise ValueError(f"`sampling` {sampling!r} draws rows; pass `draws`, for example bank.draws(index).")

@@ -137,7 +137,9 @@ def split_in_two(rows: Tensor) -> Tensor:
     from sklearn.cluster import KMeans
 
     if len(rows) < 2:
-        raise ValueError(f"a cluster of {len(rows)} rows cannot be split; take fewer clusters or a smaller min_cluster_size.")
+        raise ValueError(
+            f"a cluster of {len(rows)} rows cannot be split; take fewer clusters or a smaller min_cluster_size."
+        )
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # equal rows: handled below
         kmeans = KMeans(n_clusters=2, random_state=0, max_iter=20, n_init="auto")

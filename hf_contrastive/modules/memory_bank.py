@@ -71,7 +71,9 @@ class MemoryBank(TrainingState):
     def __init__(self, length: int, dim: int, momentum: float = 0.5) -> None:
         super().__init__()
         if length < 1 or dim < 1:
-            raise ValueError(f"a memory bank of {length} rows of {dim} numbers cannot be built; give 1 or more of both.")
+            raise ValueError(
+                f"a memory bank of {length} rows of {dim} numbers cannot be built; give 1 or more of both."
+            )
         if not 0 < momentum <= 1:
             raise ValueError(f"`momentum` is {momentum!r}, but it must be above 0 and at most 1 (1 replaces the row).")
         self.length = length

@@ -105,7 +105,9 @@ def test_a_pool_of_the_own_cluster_is_an_error_and_no_endless_search():
     labels = torch.cat([torch.zeros(20), torch.ones(10)]).long()
     query, own, draws = torch.eye(4)[:1], labels[:1], KeyedDraws(0, 0, torch.tensor([0]))
     with pytest.warns(UserWarning, match="no larger than the largest cluster"):
-        with pytest.raises(ValueError, match=r"the whole pool of 15 rows is of the query's own cluster .*raise negative_pool_size"):
+        with pytest.raises(
+            ValueError, match=r"the whole pool of 15 rows is of the query's own cluster .*raise negative_pool_size"
+        ):
             sample_negatives(query, features, labels, own, 5, "semihard", pool_size=15, draws=draws)
     # fewer others than asked for: all of them, and repeats
     found = sample_negatives(query, features, labels, own, 8, "semihard", pool_size=24, draws=draws)

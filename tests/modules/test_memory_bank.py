@@ -58,7 +58,7 @@ def test_rows_outside_the_bank_are_refused():
         bank.stage(torch.tensor([3, 5000]), torch.ones(2, 2))
     with pytest.raises(ValueError, match="dataset index -1 outside"):
         bank.stage(torch.tensor([-1]), torch.ones(1, 2))
-    with pytest.raises(ValueError, match="`index` is missing: .*MultiViewCollator"):
+    with pytest.raises(ValueError, match=r"`index` is missing: .*MultiViewCollator"):
         bank.check_index(None, 2)
     with pytest.raises(ValueError, match="one integer for each of the 2 images"):
         bank.check_index(torch.tensor([1]), 2)

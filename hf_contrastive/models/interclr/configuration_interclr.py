@@ -84,7 +84,7 @@ class InterCLRConfig(TemperatureConfig):
 
     backbone_config: dict | PreTrainedConfig | None = None
     projection_batch_norm: bool = False
-    temperature: float | int | None = None
+    temperature: float | int | None = None  # ty: ignore[incompatible-attribute-override]
     base: str = "moco"
     queue_size: int = 65536
     encoder_momentum: float | int = 0.999
@@ -151,9 +151,7 @@ class InterCLRConfig(TemperatureConfig):
         """Refuse negatives that the bank cannot give."""
         count, pool = self.num_inter_negatives, self.negative_pool_size
         known = ", ".join(SAMPLINGS)
-        require(
-            self.negative_sampling in SAMPLINGS, "negative_sampling", self.negative_sampling, f"one of {known}"
-        )
+        require(self.negative_sampling in SAMPLINGS, "negative_sampling", self.negative_sampling, f"one of {known}")
         require(count >= 1, "num_inter_negatives", count, "1 or more")
         if self.negative_sampling in ("semihard", "semieasy"):
             require(
@@ -171,7 +169,10 @@ class InterCLRConfig(TemperatureConfig):
             margin, kind = getattr(self, name), getattr(self, f"{name}_type")
             require(kind in MARGIN_TYPES, f"{name}_type", kind, f"one of {', '.join(MARGIN_TYPES)}")
             require(
-                kind == "cosine" or -3.14159 < margin < 3.14159, name, margin, "an angle between -pi and pi, in radians"
+                kind == "cosine" or -3.14159 < margin < 3.14159,
+                name,
+                margin,
+                "an angle between -pi and pi, in radians",
             )
 
     def validate_weights(self) -> None:

@@ -214,7 +214,9 @@ def test_when_clustering_is_due(fields, expected, monkeypatch):
     model, seen = build(clustered=False, **fields), []
     callback = ClusterMemoryBankCallback(rows(), one_view)
     monkeypatch.setattr(
-        callback, "cluster", lambda model, epoch, *_: (seen.append(epoch), model.memory_bank.set_labels(torch.arange(BANK) % 3, epoch))
+        callback,
+        "cluster",
+        lambda model, epoch, *_: (seen.append(epoch), model.memory_bank.set_labels(torch.arange(BANK) % 3, epoch)),
     )
     args, start = SimpleNamespace(device="cpu", dataloader_num_workers=0), SimpleNamespace(epoch=0, global_step=0)
     callback.on_train_begin(args, start, None, model=model)
@@ -261,7 +263,9 @@ def test_chance_level():
     model = build(base="moco", intra_margin=0.0)
     torch.testing.assert_close(
         torch.tensor(model.chance_loss(4, 2)),
-        torch.tensor(0.75 * torch.tensor(17.0).log().item() + 0.25 * torch.tensor(1 + 6 * 2.718281828 ** (-2.5)).log().item()),
+        torch.tensor(
+            0.75 * torch.tensor(17.0).log().item() + 0.25 * torch.tensor(1 + 6 * 2.718281828 ** (-2.5)).log().item()
+        ),
     )
     assert build(inter_margin_type="angle").chance_loss(4, 2) is None
     assert model.count_positives(2) == 2
