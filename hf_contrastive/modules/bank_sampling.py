@@ -178,7 +178,7 @@ def _draw_from_pool(pool: Tensor, labels: Tensor, own_labels: Tensor, count: int
     if int(available.min()) < count:
         # places beyond what is there repeat one of the rows before them
         place = torch.arange(count, device=pool.device)
-        again = draws.integers(_REPEAT, count, available)
+        again = draws.integers(_REPEAT, count, available.clamp(max=count))
         rows = torch.where(place < available[:, None], rows, rows.gather(1, again))
     return rows
 

@@ -120,7 +120,7 @@ def run(
         default_arms (`Sequence[str]`): trained where `--arms` says nothing; the last one is the checkpoint. By default the
             last of `arms`.
         prepare (`Mapping`, *optional*): by slug, a function of `(model, dataset, pipeline)` that returns the callbacks which
-            that system's training needs.
+            that system's training needs; one with a method `on_dry_run(model)` is told of a dry run instead.
     """
     arms = arms or {spec.slug: Arm(spec.title, spec.slug)}
     default = list(default_arms) or [list(arms)[-1]]
@@ -181,10 +181,12 @@ def run(
             )
         # the copy is what training has to beat
         encoders.setdefault("untrained encoder", copy.deepcopy(model))
+        callbacks = list(prepare[arm.slug](model, train, own)) if prepare and arm.slug in prepare else []
         if run_arguments.dry_run:
+            for callback in callbacks:  # what training would do first, done cheaply
+                getattr(callback, "on_dry_run", lambda model: None)(model)
             images.dry_run(model, train, own)
             continue
-        callbacks = list(prepare[arm.slug](model, train, own)) if prepare and arm.slug in prepare else []
         trainer = ContrastiveTrainer(
             model,
             arm_args,

@@ -499,7 +499,9 @@ def draw_pictures(
     plots.mkdir(parents=True, exist_ok=True)
     shown = dataset.select(range(min(1000, len(dataset))))
     few = shown.select(range(min(64, len(shown))))
-    views = pipeline.train_collator([few[row] for row in range(len(few))])["pixel_values"]
+    # two of each image, also where the objective needs one
+    pair = MultiViewCollator(SimCLRViews.from_dict({**pipeline.views.to_dict(), "num_views": 2}))
+    views = pair([few[row] for row in range(len(few))])["pixel_values"]
     embeds = encode_images(model, shown, pipeline.eval_collator, device=device)
     bare = unwrap_model(model)
     projections = [

@@ -158,6 +158,9 @@ def batch_report(
     if has_negatives:
         count = getattr(model, "count_negatives", None)
         negatives = num_views * (global_batch - 1) if count is None else count(global_batch, num_views)
+    # a memory bank gives positives that are no views
+    count_positives = getattr(model, "count_positives", None)
+    positives = max(0, num_views - 1) if count_positives is None else count_positives(num_views)
     per_epoch, steps, epochs = _steps(trainer, rows, global_batch)
 
     distinct = bool(getattr(trainer.train_batch_sampler, "strict", False))
@@ -186,7 +189,7 @@ def batch_report(
         "global_batch_size": global_batch,
         "gradient_accumulation_steps": accumulation,
         "gradient_cache_chunk_size": args.gradient_cache_chunk_size,
-        "positives_per_anchor": max(0, num_views - 1),
+        "positives_per_anchor": positives,
         "negatives_per_anchor": negatives,
         "expected_duplicates_per_batch": duplicates,
         "steps_per_epoch": per_epoch,
@@ -224,7 +227,7 @@ def batch_report(
     anchors: list[tuple[str, str]] = [
         (
             "per anchor",
-            f"{_plural(num_views - 1, 'positive')}, "
+            f"{_plural(positives, 'positive')}, "
             + (
                 f"{_plural(negatives, 'negative')} from {_plural(processes, 'device')}"
                 if has_negatives

@@ -84,7 +84,7 @@ class InterCLRConfig(TemperatureConfig):
 
     backbone_config: dict | PreTrainedConfig | None = None
     projection_batch_norm: bool = False
-    temperature: float | int | None = None
+    temperature: float | int | None = None  # ty: ignore[incompatible-attribute-override]
     base: str = "moco"
     queue_size: int = 65536
     encoder_momentum: float | int = 0.999

@@ -28,7 +28,8 @@ class NPIDTester(TemperatureTester):
         "num_samples": BANK,
         "num_negatives": 30,
         "bank_momentum": 0.6,
-        "projection_batch_norm": True,
+        # batch norm over a few rows makes more of bfloat16's rounding than the gradient of 30 random rows is long
+        "projection_batch_norm": False,
     }
     refusals = (
         *TemperatureTester.refusals,
