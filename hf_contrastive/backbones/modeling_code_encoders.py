@@ -379,8 +379,7 @@ def softmax_aggregate(
     weights = (scores - largest[target]).exp()
     total = weights.new_zeros(num_nodes, scores.shape[1]).index_add(0, target, weights)
     weighted = weights.new_zeros(num_nodes, scores.shape[1]).index_add(0, target, weights * messages)
-    # every node with a message has a weight of 1 among them
-    return weighted / total.clamp_min(1.0)
+    return weighted / (total + (total == 0))
 
 
 def check_not_empty(real: torch.Tensor, name: str, what: str) -> None:

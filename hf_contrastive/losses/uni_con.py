@@ -90,7 +90,8 @@ def uni_con(
         same = labels[:, None] == queue_labels[None, :]
         positives = torch.cat([-own[:, None], (-logits).masked_fill(~same, EMPTY)], 1).logsumexp(1)
         negatives = logits.masked_fill(same, EMPTY).logsumexp(1)
-    return reduce_rows(F.softplus(negatives + positives), reduction)
+    # torch's softplus rounds to its argument above 20
+    return reduce_rows(-F.logsigmoid(-(negatives + positives)), reduction)
 
 
 __all__ = ["uni_con"]

@@ -22,6 +22,7 @@ from hf_contrastive.data import (
     ProgramCollator,
     ProgramPairs,
     ProgramProcessor,
+    lex_program,
     list_program_splits,
     load_programs,
     program_words,
@@ -292,25 +293,32 @@ def encode_programs(
     return np.concatenate(parts)
 
 
-def lexical_embeddings(programs: Any) -> dict[str, np.ndarray]:
-    """TF-IDF of the programs that are compared, without any training: words, and trigrams of characters.
+def lexical_embeddings(train: Any, test: Any) -> dict[str, np.ndarray]:
+    """TF-IDF of the programs that are compared: words, and trigrams of characters, comments left out, counts as logarithms
+    (plain counts are far weaker).
 
     Args:
-        programs (`datasets.Dataset`): of `load_programs`.
+        train (`datasets.Dataset`): programs that the frequencies are learned from.
+        test (`datasets.Dataset`): programs to embed.
 
     Returns:
         `dict[str, np.ndarray]`: a table `[programs, terms]` by the name of the method.
     """
     from sklearn.feature_extraction.text import TfidfVectorizer
 
-    codes, spoken = programs["code"][:], programs["language"][:]
-    words = [program_words(code, one, strings=False) for code, one in zip(codes, spoken, strict=True)]
-    options: dict[str, Any] = {"max_features": _TFIDF_COLUMNS, "dtype": np.float32}
-    by_word = TfidfVectorizer(analyzer=lambda program: program, **options)
-    by_letter = TfidfVectorizer(analyzer="char", ngram_range=(3, 3), **options)
+    options: dict[str, Any] = {"max_features": _TFIDF_COLUMNS, "sublinear_tf": True, "dtype": np.float32}
+    words, letters = [], []
+    for programs in (train, test):
+        codes = list(zip(programs["code"][:], programs["language"][:], strict=True))
+        words.append([program_words(code, spoken) for code, spoken in codes])
+        letters.append(
+            ["".join(t for kind, t in lex_program(code, spoken) if kind != "comment") for code, spoken in codes]
+        )
+    by_word = TfidfVectorizer(analyzer=lambda program: program, **options).fit(words[0])
+    by_letter = TfidfVectorizer(analyzer="char", ngram_range=(3, 3), **options).fit(letters[0])
     return {
-        "TF-IDF of words": by_word.fit_transform(words).toarray(),
-        "TF-IDF of character trigrams": by_letter.fit_transform(codes).toarray(),
+        "TF-IDF of words": by_word.transform(words[1]).toarray(),
+        "TF-IDF of character trigrams": by_letter.transform(letters[1]).toarray(),
     }
 
 
@@ -347,7 +355,10 @@ def measure_table(
     labels = np.asarray(test["label"][:])
     rows = []
     if measure.lexical_baselines:
-        rows += [{"encoder": name, **score(x, labels, measure)} for name, x in lexical_embeddings(test).items()]
+        rows += [
+            {"encoder": name, **score(x, labels, measure)}
+            for name, x in lexical_embeddings(pipeline.train, test).items()
+        ]
     for name, model in models.items():
         embeds = encode_programs(model, test, pipeline.eval_collator, device=device)
         rows.append({"encoder": name, **score(embeds, labels, measure)})

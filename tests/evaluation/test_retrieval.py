@@ -123,3 +123,27 @@ def test_refusals(change, message):
     call = {"query_x": np.eye(10)[:, :3] + 0.1, "query_labels": np.arange(10) % 3, "ks": (1,), **change}
     with pytest.raises(ValueError, match=message):
         retrieval_metrics(**call)
+
+
+def test_map_at_k_divides_by_k_and_precision_is_micro_f1():
+    from sklearn.metrics import f1_score
+
+    from hf_contrastive.evaluation import nearest_neighbours
+
+    rng = np.random.default_rng(3)
+    labels = rng.integers(0, 4, 30)
+    labels[7] = 99  # nothing is relevant to it: it counts with 0
+    z = rng.normal(size=(4, 5))[labels % 4] + rng.normal(size=(30, 5))
+    found = retrieval_metrics(
+        z, query_labels=labels, ks=(1,), precision_ks=(1, 3, 29), metric="euclidean", chunk_size=7
+    )
+    for k in (1, 3, 29):
+        rows = nearest_neighbours(z, k=k, metric="euclidean")[1]
+        hit = labels[rows] == labels[:, None]
+        by_hand = np.mean([sum(hit[q, : r + 1].mean() for r in range(k) if hit[q, r]) / k for q in range(30)])
+        assert found[f"map@{k}"] == pytest.approx(by_hand, abs=1e-12)
+        f1 = f1_score(np.repeat(labels, k), labels[rows].flatten(), average="micro")
+        assert found[f"precision@{k}"] == pytest.approx(f1, abs=1e-12)
+    assert "map@5" not in retrieval_metrics(z, query_labels=labels, ks=(5,))
+    with pytest.raises(ValueError, match="`precision_ks` asks for 30 neighbours but only 29"):
+        retrieval_metrics(z, query_labels=labels, precision_ks=(30,))

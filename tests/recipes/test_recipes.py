@@ -385,7 +385,7 @@ def test_programs_as_trees_with_rewriting(encoder, tmp_path, capsys):
         "--names",
         "keep",
     )
-    words += ("--pooling", "null", "--max_steps", "3", "--per_device_train_batch_size", "4", "--max_paths", "20")
+    words += ("--pooling", "auto", "--max_steps", "3", "--per_device_train_batch_size", "4", "--max_paths", "20")
     words += ("--augment", "rename", "reformat", "--pictures", "false", "--lexical_baselines", "false")
     run("code_clone", default("code_clone"), *words, "--output_dir", str(out))
     assert "rewriting: rename, reformat" in capsys.readouterr().out
