@@ -1,6 +1,6 @@
 """Memory banks: time and memory of sampling and loss at ImageNet's size, and upkeep of a clustered bank beside a training step.
 
-    python benchmarks/memory_bank.py
+python benchmarks/memory_bank.py
 """
 
 from __future__ import annotations
