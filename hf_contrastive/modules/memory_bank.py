@@ -53,7 +53,7 @@ class MemoryBank(TrainingState):
     >>> import torch
     >>> from hf_contrastive.modules.memory_bank import MemoryBank
     >>> bank = MemoryBank(length=10, dim=2, momentum=1.0)
-    >>> bank.stage(torch.tensor([7]), torch.tensor([[3.0, 4.0]]))
+    >>> _ = bank.stage(torch.tensor([7]), torch.tensor([[3.0, 4.0]]))
     >>> bank.after_step(None)
     >>> bank.features[7]
     tensor([0.6000, 0.8000])
