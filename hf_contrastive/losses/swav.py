@@ -44,8 +44,8 @@ def sinkhorn(
         >>> import torch
         >>> from hf_contrastive.losses import sinkhorn
         >>> codes = sinkhorn(torch.eye(4), epsilon=0.1)
-        >>> codes.argmax(1).tolist(), codes.sum(1).tolist()
-        ([0, 1, 2, 3], [1.0, 1.0, 1.0, 1.0])
+        >>> codes.argmax(1).tolist(), torch.allclose(codes.sum(1), torch.ones(4))
+        ([0, 1, 2, 3], True)
     """
     check_embeddings("scores", scores)
     check_positive("epsilon", epsilon)
