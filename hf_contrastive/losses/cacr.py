@@ -196,7 +196,7 @@ def cacr_queue_loss(
         >>> from hf_contrastive.losses import cacr_queue_loss
         >>> views = torch.eye(4).expand(2, 4, 4)
         >>> print(f"{cacr_queue_loss(views, views, -torch.eye(4)).loss:.4f}")
-        -2.0718
+        -2.0061
     """
     _check_views("queries", queries)
     check_embeddings("keys", keys, (3,), like=("queries", queries))
