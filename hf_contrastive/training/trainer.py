@@ -316,9 +316,8 @@ class ContrastiveTrainer(TrainerHubMixin, Trainer):
             finite = flag > 0
         if not bool(finite):
             self._stop("the loss", inputs, outputs)
-        step = self.state.global_step + 1
-        if self.monitor is not None and step % self.args.monitor_steps == 0:
-            loss, guess = float(outputs.loss.detach()), getattr(unwrap_model(self.model), "chance_loss", None)
+        if self.monitor is not None and (step := self.state.global_step + 1) % self.args.monitor_steps == 0:
+            guess, loss = getattr(unwrap_model(self.model), "chance_loss", None), float(outputs.loss.detach())
             self.monitor.update(outputs, loss, step, self.args.world_size, self._has_negatives, guess)
 
     def _stop(self, what: str, inputs: Any = None, outputs: Any = None) -> None:
