@@ -117,6 +117,13 @@ class ContrastivePreTrainedModel(PreTrainedModel):
         """Initialise weights, then freeze what the configuration says is frozen."""
         super().post_init()
         self._freeze()
+        # every process writes the same rows into them; DistributedDataParallel would send them around at every step
+        self._ddp_params_and_buffers_to_ignore = [
+            f"{name}.{buffer}"
+            for name, part in self.training_state()
+            if part.is_memory
+            for buffer, _ in part.named_buffers()
+        ]
 
     @classmethod
     def is_custom_code(cls) -> bool:

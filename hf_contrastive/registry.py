@@ -157,21 +157,35 @@ BACKBONES: tuple[ModelSpec, ...] = (
     ),
 )
 
-_ROWS = (
-    SystemSpec(
-        slug="simclr",
-        title="SimCLR",
+
+def _image_system(slug: str, title: str, name: str, tags: tuple[str, ...], **fields: Any) -> SystemSpec:
+    """A row of the siamese family; `name` is what its classes' names begin with."""
+    room = f"{_MODELS}.{slug}"
+    return SystemSpec(
+        slug=slug,
+        title=title,
         main=ModelSpec(
-            "simclr",
-            f"{_MODELS}.simclr.configuration_simclr:SimCLRConfig",
-            f"{_MODELS}.simclr.modeling_simclr:SimCLRModel",
-            f"{_MODELS}.simclr.modeling_simclr:SimCLRForPreTraining",
+            slug,
+            f"{room}.configuration_{slug}:{name}Config",
+            f"{room}.modeling_{slug}:{name}Model",
+            f"{room}.modeling_{slug}:{name}ForPreTraining",
         ),
         domain="image",
         task="self-supervised pre-training",
-        summary="Learns image features by making two random views of one image agree and those of different images differ.",
         main_input="pixel_values",
         column="image",
+        tags=("self-supervised-learning", *tags),
+        pipeline_tag="image-feature-extraction",
+        **fields,
+    )
+
+
+_ROWS = (
+    _image_system(
+        "simclr",
+        "SimCLR",
+        "SimCLR",
+        summary="Learns image features by making two random views of one image agree and those of different images differ.",
         paper_title="A Simple Framework for Contrastive Learning of Visual Representations",
         paper_url="https://arxiv.org/abs/2002.05709",
         year=2020,
@@ -181,18 +195,12 @@ _ROWS = (
   booktitle={International Conference on Machine Learning},
   year={2020}
 }""",
-        tags=("self-supervised-learning", "simclr"),
-        pipeline_tag="image-feature-extraction",
+        tags=("simclr",),
     ),
-    SystemSpec(
-        slug="gsimclr",
-        title="G-SimCLR",
-        main=ModelSpec(
-            "gsimclr",
-            f"{_MODELS}.gsimclr.configuration_gsimclr:GSimCLRConfig",
-            f"{_MODELS}.gsimclr.modeling_gsimclr:GSimCLRModel",
-            f"{_MODELS}.gsimclr.modeling_gsimclr:GSimCLRForPreTraining",
-        ),
+    _image_system(
+        "gsimclr",
+        "G-SimCLR",
+        "GSimCLR",
         components=(
             ModelSpec(
                 "denoising_autoencoder",
@@ -200,11 +208,7 @@ _ROWS = (
                 f"{_MODELS}.gsimclr.modeling_gsimclr:DenoisingAutoencoderModel",
             ),
         ),
-        domain="image",
-        task="self-supervised pre-training",
         summary="SimCLR for small batches: pseudo-labels keep images of the same cluster out of one batch.",
-        main_input="pixel_values",
-        column="image",
         paper_title="G-SimCLR: Self-Supervised Contrastive Learning with Guided Projection via Pseudo Labelling",
         paper_url="https://arxiv.org/abs/2009.12007",
         year=2020,
@@ -214,23 +218,13 @@ _ROWS = (
   booktitle={International Conference on Data Mining Workshops},
   year={2020}
 }""",
-        tags=("self-supervised-learning", "gsimclr", "simclr"),
-        pipeline_tag="image-feature-extraction",
+        tags=("gsimclr", "simclr"),
     ),
-    SystemSpec(
-        slug="moco",
-        title="MoCo v2",
-        main=ModelSpec(
-            "moco",
-            f"{_MODELS}.moco.configuration_moco:MoCoConfig",
-            f"{_MODELS}.moco.modeling_moco:MoCoModel",
-            f"{_MODELS}.moco.modeling_moco:MoCoForPreTraining",
-        ),
-        domain="image",
-        task="self-supervised pre-training",
+    _image_system(
+        "moco",
+        "MoCo v2",
+        "MoCo",
         summary="Learns image features with small batches: a queue of past views, from a slowly moving encoder, are the negatives.",
-        main_input="pixel_values",
-        column="image",
         paper_title="Improved Baselines with Momentum Contrastive Learning",
         paper_url="https://arxiv.org/abs/2003.04297",
         year=2020,
@@ -240,23 +234,13 @@ _ROWS = (
   journal={arXiv preprint arXiv:2003.04297},
   year={2020}
 }""",
-        tags=("self-supervised-learning", "moco"),
-        pipeline_tag="image-feature-extraction",
+        tags=("moco",),
     ),
-    SystemSpec(
-        slug="byol",
-        title="BYOL",
-        main=ModelSpec(
-            "byol",
-            f"{_MODELS}.byol.configuration_byol:BYOLConfig",
-            f"{_MODELS}.byol.modeling_byol:BYOLModel",
-            f"{_MODELS}.byol.modeling_byol:BYOLForPreTraining",
-        ),
-        domain="image",
-        task="self-supervised pre-training",
+    _image_system(
+        "byol",
+        "BYOL",
+        "BYOL",
         summary="Learns image features without negatives: one view predicts what a slowly moving copy of the network sees in the other.",
-        main_input="pixel_values",
-        column="image",
         paper_title="Bootstrap Your Own Latent: A New Approach to Self-Supervised Learning",
         paper_url="https://arxiv.org/abs/2006.07733",
         year=2020,
@@ -266,23 +250,13 @@ _ROWS = (
   booktitle={Advances in Neural Information Processing Systems},
   year={2020}
 }""",
-        tags=("self-supervised-learning", "byol"),
-        pipeline_tag="image-feature-extraction",
+        tags=("byol",),
     ),
-    SystemSpec(
-        slug="simsiam",
-        title="SimSiam",
-        main=ModelSpec(
-            "simsiam",
-            f"{_MODELS}.simsiam.configuration_simsiam:SimSiamConfig",
-            f"{_MODELS}.simsiam.modeling_simsiam:SimSiamModel",
-            f"{_MODELS}.simsiam.modeling_simsiam:SimSiamForPreTraining",
-        ),
-        domain="image",
-        task="self-supervised pre-training",
+    _image_system(
+        "simsiam",
+        "SimSiam",
+        "SimSiam",
         summary="Learns image features with neither negatives nor a second network: one view predicts the other, whose gradient is stopped.",
-        main_input="pixel_values",
-        column="image",
         paper_title="Exploring Simple Siamese Representation Learning",
         paper_url="https://arxiv.org/abs/2011.10566",
         year=2021,
@@ -292,23 +266,13 @@ _ROWS = (
   booktitle={IEEE/CVF Conference on Computer Vision and Pattern Recognition},
   year={2021}
 }""",
-        tags=("self-supervised-learning", "simsiam"),
-        pipeline_tag="image-feature-extraction",
+        tags=("simsiam",),
     ),
-    SystemSpec(
-        slug="directpred",
-        title="DirectPred",
-        main=ModelSpec(
-            "directpred",
-            f"{_MODELS}.directpred.configuration_directpred:DirectPredConfig",
-            f"{_MODELS}.directpred.modeling_directpred:DirectPredModel",
-            f"{_MODELS}.directpred.modeling_directpred:DirectPredForPreTraining",
-        ),
-        domain="image",
-        task="self-supervised pre-training",
+    _image_system(
+        "directpred",
+        "DirectPred",
+        "DirectPred",
         summary="BYOL with a linear predictor that is computed from the correlation of its own inputs instead of being trained.",
-        main_input="pixel_values",
-        column="image",
         paper_title="Understanding self-supervised Learning Dynamics without Contrastive Pairs",
         paper_url="https://arxiv.org/abs/2102.06810",
         year=2021,
@@ -318,23 +282,13 @@ _ROWS = (
   booktitle={International Conference on Machine Learning},
   year={2021}
 }""",
-        tags=("self-supervised-learning", "directpred", "byol"),
-        pipeline_tag="image-feature-extraction",
+        tags=("directpred", "byol"),
     ),
-    SystemSpec(
-        slug="npid",
-        title="NPID",
-        main=ModelSpec(
-            "npid",
-            f"{_MODELS}.npid.configuration_npid:NPIDConfig",
-            f"{_MODELS}.npid.modeling_npid:NPIDModel",
-            f"{_MODELS}.npid.modeling_npid:NPIDForPreTraining",
-        ),
-        domain="image",
-        task="self-supervised pre-training",
+    _image_system(
+        "npid",
+        "NPID",
+        "NPID",
         summary="Learns image features from one view of each image: every image is a class, its weight a row of a memory bank.",
-        main_input="pixel_values",
-        column="image",
         paper_title="Unsupervised Feature Learning via Non-Parametric Instance Discrimination",
         paper_url="https://arxiv.org/abs/1805.01978",
         year=2018,
@@ -344,23 +298,13 @@ _ROWS = (
   booktitle={Conference on Computer Vision and Pattern Recognition},
   year={2018}
 }""",
-        tags=("self-supervised-learning", "npid", "memory-bank"),
-        pipeline_tag="image-feature-extraction",
+        tags=("npid", "memory-bank"),
     ),
-    SystemSpec(
-        slug="interclr",
-        title="InterCLR",
-        main=ModelSpec(
-            "interclr",
-            f"{_MODELS}.interclr.configuration_interclr:InterCLRConfig",
-            f"{_MODELS}.interclr.modeling_interclr:InterCLRModel",
-            f"{_MODELS}.interclr.modeling_interclr:InterCLRForPreTraining",
-        ),
-        domain="image",
-        task="self-supervised pre-training",
+    _image_system(
+        "interclr",
+        "InterCLR",
+        "InterCLR",
         summary="Learns image features with positives from other images, too: those of the same cluster of an online memory bank.",
-        main_input="pixel_values",
-        column="image",
         paper_title="Delving into Inter-Image Invariance for Unsupervised Visual Representations",
         paper_url="https://arxiv.org/abs/2008.11702",
         year=2022,
@@ -370,23 +314,13 @@ _ROWS = (
   journal={International Journal of Computer Vision},
   year={2022}
 }""",
-        tags=("self-supervised-learning", "interclr", "moco", "memory-bank"),
-        pipeline_tag="image-feature-extraction",
+        tags=("interclr", "moco", "memory-bank"),
     ),
-    SystemSpec(
-        slug="cacr",
-        title="CACR",
-        main=ModelSpec(
-            "cacr",
-            f"{_MODELS}.cacr.configuration_cacr:CACRConfig",
-            f"{_MODELS}.cacr.modeling_cacr:CACRModel",
-            f"{_MODELS}.cacr.modeling_cacr:CACRForPreTraining",
-        ),
-        domain="image",
-        task="self-supervised pre-training",
+    _image_system(
+        "cacr",
+        "CACR",
+        "CACR",
         summary="Learns image features from several views: far positives attract more, close negatives repel more.",
-        main_input="pixel_values",
-        column="image",
         paper_title="Contrastive Attraction and Contrastive Repulsion for Representation Learning",
         paper_url="https://arxiv.org/abs/2105.03746",
         year=2023,
@@ -396,23 +330,13 @@ _ROWS = (
   journal={Transactions on Machine Learning Research},
   year={2023}
 }""",
-        tags=("self-supervised-learning", "cacr"),
-        pipeline_tag="image-feature-extraction",
+        tags=("cacr",),
     ),
-    SystemSpec(
-        slug="swav",
-        title="SwAV",
-        main=ModelSpec(
-            "swav",
-            f"{_MODELS}.swav.configuration_swav:SwAVConfig",
-            f"{_MODELS}.swav.modeling_swav:SwAVModel",
-            f"{_MODELS}.swav.modeling_swav:SwAVForPreTraining",
-        ),
-        domain="image",
-        task="self-supervised pre-training",
+    _image_system(
+        "swav",
+        "SwAV",
+        "SwAV",
         summary="Learns image features without negatives: views predict each other's assignment to prototypes.",
-        main_input="pixel_values",
-        column="image",
         paper_title="Unsupervised Learning of Visual Features by Contrasting Cluster Assignments",
         paper_url="https://arxiv.org/abs/2006.09882",
         year=2020,
@@ -422,8 +346,7 @@ _ROWS = (
   booktitle={Advances in Neural Information Processing Systems},
   year={2020}
 }""",
-        tags=("self-supervised-learning", "swav"),
-        pipeline_tag="image-feature-extraction",
+        tags=("swav",),
     ),
     SystemSpec(
         slug="code_clone",

@@ -7,6 +7,7 @@ from torch import Tensor
 
 from hf_contrastive.distributed import all_gather_no_grad, get_rank, get_world_size
 from hf_contrastive.losses._common import check_embeddings, check_positive
+from hf_contrastive.losses._engine import accumulation_dtype
 
 
 @torch.no_grad()
@@ -59,7 +60,7 @@ def sinkhorn(
         check_embeddings("earlier", earlier, like=("scores", scores))
         own = slice(own.start + len(earlier), own.stop + len(earlier))
         scores = torch.cat([earlier, scores])
-    log_q = scores.to(torch.float64 if scores.dtype == torch.float64 else torch.float32) / epsilon
+    log_q = scores.to(accumulation_dtype(scores.dtype)) / epsilon
     for _ in range(num_iterations):
         log_q = log_q - log_q.logsumexp(0, keepdim=True)
         log_q = log_q - log_q.logsumexp(1, keepdim=True)
@@ -107,7 +108,7 @@ def swapped_prediction(
             f"`scores` holds {len(scores)} view, but a code is predicted from another view: give 2 or more."
         )
     check_positive("temperature", temperature)
-    dtype = torch.float64 if scores.dtype == torch.float64 else torch.float32
+    dtype = accumulation_dtype(scores.dtype)
     log_p = (scores.to(dtype) / temperature).log_softmax(-1)
     views, samples = scores.shape[:2]
     # codes.(sum over other views of log p) = codes.(sum over all - own)

@@ -9,6 +9,7 @@ from torch import nn
 from transformers import initialization as init
 
 from hf_contrastive.distributed import all_reduce_sum, broadcast_from_first
+from hf_contrastive.losses._engine import accumulation_dtype
 from hf_contrastive.modules.training_state import TrainingState
 
 
@@ -66,7 +67,7 @@ def direct_set_weight(
     if balance_type not in BALANCE_TYPES:
         raise ValueError(f"`balance_type` is {balance_type!r}, but it must be one of {', '.join(BALANCE_TYPES)}.")
     with torch.autocast(correlation.device.type, enabled=False):
-        matrix = correlation.to(torch.float64 if correlation.dtype == torch.float64 else torch.float32)
+        matrix = correlation.to(accumulation_dtype(correlation.dtype))
         if diagonal_only:
             values, vectors = matrix.diagonal(), None
         else:
@@ -195,7 +196,7 @@ class RunningCorrelation(TrainingState):
             rows (`torch.Tensor` `[rows, dim]`): of this process, all views.
         """
         with torch.autocast(rows.device.type, enabled=False):
-            rows = rows.detach().to(torch.float64 if rows.dtype == torch.float64 else torch.float32)
+            rows = rows.detach().to(accumulation_dtype(rows.dtype))
             staged = (rows.T @ rows, rows.sum(0), len(rows))
         if self._staged is not None:
             before = self._staged

@@ -8,7 +8,7 @@ import torch
 from torch import nn
 from transformers import initialization as init
 
-from hf_contrastive.distributed import all_gather_no_grad, broadcast_from_first, get_world_size, is_distributed
+from hf_contrastive.distributed import all_gather_no_grad, get_world_size
 from hf_contrastive.modules.training_state import TrainingState
 
 
@@ -50,7 +50,6 @@ class FeatureQueue(TrainingState):
         self.register_buffer("ids", torch.empty(size, dtype=torch.long))
         self.register_buffer("num_written", torch.empty((), dtype=torch.long))
         self._staged: list[tuple[torch.Tensor, torch.Tensor]] = []
-        self._synchronised = False
         self.init_state(None)
 
     @property
@@ -62,6 +61,13 @@ class FeatureQueue(TrainingState):
     def is_full(self) -> bool:
         """Whether every row is an embedding that was enqueued, and none a random one of the start."""
         return int(self.num_written) >= self.size
+
+    def rows(self) -> torch.Tensor:
+        """The embeddings `[size, dim]`, the same on every process. Bring queries and keys to their type, not the other way
+        round: under autocast a copy of the whole queue in half precision would be made at every step.
+        """
+        self.synchronise()
+        return self.features
 
     @torch.no_grad()
     def init_state(self, model: Any) -> None:
@@ -99,13 +105,6 @@ class FeatureQueue(TrainingState):
             self.ids.index_copy_(0, rows, ids)
             self.num_written += len(features)
         self._staged.clear()
-
-    def synchronise(self) -> None:
-        """Take the first process's rows once, in case the processes were seeded differently."""
-        if is_distributed() and not self._synchronised:
-            for buffer in (self.features, self.ids, self.num_written):
-                broadcast_from_first(buffer)
-        self._synchronised = True
 
     def extra_repr(self) -> str:
         return f"size={self.size}, dim={self.features.shape[1]}"

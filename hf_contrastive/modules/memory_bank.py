@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from transformers import initialization as init
 
-from hf_contrastive.distributed import all_gather_no_grad, broadcast_from_first, is_distributed
+from hf_contrastive.distributed import all_gather_no_grad
 from hf_contrastive.modules.keyed_random import KeyedDraws
 from hf_contrastive.modules.training_state import TrainingState
 
@@ -83,7 +83,6 @@ class MemoryBank(TrainingState):
         self.register_buffer("num_updates", torch.empty((), dtype=torch.long))
         self.register_buffer("seed", torch.empty((), dtype=torch.long))
         self._staged: list[tuple[BankUpdate, Tensor]] = []
-        self._synchronised = False
         MemoryBank.init_state(self, None)
 
     @torch.no_grad()
@@ -195,13 +194,6 @@ class MemoryBank(TrainingState):
 
     def _write_labels(self, rows: Tensor, labels: Tensor) -> None:
         """For banks with clusters."""
-
-    def synchronise(self) -> None:
-        """Take the first process's rows once, in case the processes were seeded differently."""
-        if is_distributed() and not self._synchronised:
-            for buffer in self.buffers():
-                broadcast_from_first(buffer)
-        self._synchronised = True
 
     def extra_repr(self) -> str:
         return f"length={self.length}, dim={self.features.shape[1]}, momentum={self.momentum}"

@@ -8,6 +8,8 @@ import torch
 from torch import nn
 from transformers import initialization as init
 
+from hf_contrastive.losses._engine import accumulation_dtype
+
 
 class Prototypes(nn.Linear):
     """Unit vectors whose products with unit features are the scores of SwAV (https://arxiv.org/abs/2006.09882).
@@ -59,7 +61,7 @@ class Prototypes(nn.Linear):
         Returns:
             `torch.Tensor` `[..., num_prototypes]`, in float32 at least: Sinkhorn divides them by a small epsilon.
         """
-        dtype = torch.float64 if input.dtype == torch.float64 else torch.float32
+        dtype = accumulation_dtype(input.dtype)
         with torch.autocast(input.device.type, enabled=False):
             return nn.functional.linear(input.to(dtype), self.weight.to(dtype))
 

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from transformers import initialization as init
 
-from hf_contrastive.distributed import all_gather_no_grad, broadcast_from_first, get_world_size, is_distributed
+from hf_contrastive.distributed import all_gather_no_grad, get_world_size
 from hf_contrastive.modules.training_state import TrainingState
 
 
@@ -51,7 +51,6 @@ class RollingQueue(TrainingState):
         self.register_buffer("features", torch.empty(num_views, size, dim))
         self.register_buffer("num_written", torch.empty((), dtype=torch.long))
         self._staged: list[torch.Tensor] = []
-        self._synchronised = False
         self.init_state(None)
 
     @property
@@ -95,13 +94,6 @@ class RollingQueue(TrainingState):
             self.features.copy_(torch.cat([features, kept], 1))
             self.num_written += features.shape[1]
         self._staged.clear()
-
-    def synchronise(self) -> None:
-        """Take the first process's rows once, as they may have been loaded on one process only."""
-        if is_distributed() and not self._synchronised:
-            for buffer in (self.features, self.num_written):
-                broadcast_from_first(buffer)
-        self._synchronised = True
 
     def extra_repr(self) -> str:
         return f"num_views={self.features.shape[0]}, size={self.size}, dim={self.features.shape[2]}"

@@ -40,13 +40,6 @@ class Arm:
     crops: bool = True
 
 
-@dataclass
-class ArmArguments:
-    """comparison: what is trained beside"""
-
-    arms: list[str] = field(default_factory=list)
-
-
 def objective_arguments(specs: Sequence[SystemSpec]) -> type:
     """An argument group with the fields of the systems' configurations that no other group has.
 
@@ -235,7 +228,7 @@ def _arm_arguments(arms: Mapping[str, Arm], default: list[str]) -> type:
         "ArmArguments",
         [("arms", list[str], field(default_factory=lambda: list(default), metadata={"help": text}))],
     )
-    group.__doc__ = ArmArguments.__doc__
+    group.__doc__ = "comparison: what is trained beside"
     return group
 
 
@@ -269,4 +262,4 @@ def _for_system(model: Any, spec: SystemSpec) -> Any:
     return model if "temperature" in known else dataclasses.replace(model, temperature=None)
 
 
-__all__ = ["Arm", "ArmArguments", "documented", "objective_arguments", "run"]
+__all__ = ["Arm", "documented", "objective_arguments", "run"]

@@ -1,4 +1,4 @@
-"""Sinkhorn and swapped prediction where they could go wrong: extremes, queues, several processes."""
+"""Sinkhorn and swapped prediction against plain loops, at the edges, and over processes."""
 
 from __future__ import annotations
 
@@ -12,35 +12,71 @@ from hf_contrastive.distributed import get_rank, get_world_size
 from hf_contrastive.losses import sinkhorn, swapped_prediction
 
 
+def naive_sinkhorn(scores: torch.Tensor, epsilon: float, num_iterations: int) -> torch.Tensor:
+    """As the paper writes it: prototypes by rows, samples by columns."""
+    q = torch.exp(scores.double() / epsilon).T
+    q /= q.sum()
+    prototypes, samples = q.shape
+    for _ in range(num_iterations):
+        q /= q.sum(1, keepdim=True) * prototypes
+        q /= q.sum(0, keepdim=True) * samples
+    return (q / q.sum(0, keepdim=True)).T
+
+
 def scores(*shape: int, seed: int = 0) -> torch.Tensor:
     return 2 * torch.rand(*shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64) - 1
 
 
-@pytest.mark.parametrize("iterations", [1, 3])
-@pytest.mark.parametrize("shape", [(8, 5), (3, 12)])
-def test_sinkhorn_against_the_plain_form(shape, iterations):
-    q = torch.exp(scores(*shape) / 0.05)
-    for _ in range(iterations):
-        q = q / q.sum(0, keepdim=True) / shape[1]
-        q = q / q.sum(1, keepdim=True) / shape[0]
-    torch.testing.assert_close(sinkhorn(scores(*shape), 0.05, iterations), q * shape[0])
+@pytest.mark.parametrize("num_iterations", [1, 3, 10])
+@pytest.mark.parametrize("shape", [(8, 5), (3, 12), (1, 4), (6, 1)])
+def test_sinkhorn_against_loops(shape, num_iterations):
+    scores = torch.randn(*shape, dtype=torch.float64, generator=torch.Generator().manual_seed(0)).clamp(-1, 1)
+    codes = sinkhorn(scores, 0.1, num_iterations)
+    torch.testing.assert_close(codes, naive_sinkhorn(scores, 0.1, num_iterations), rtol=1e-10, atol=1e-14)
+    torch.testing.assert_close(codes.sum(1), torch.ones(shape[0], dtype=torch.float64))
+    assert not codes.requires_grad
 
 
-@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
-def test_equal_scores_are_shared_out_equally(dtype):
-    codes = sinkhorn(torch.full((4, 5), 0.3, dtype=dtype))
-    torch.testing.assert_close(codes, torch.full((4, 5), 0.2, dtype=dtype))
+def test_many_iterations_use_all_prototypes_equally():
+    codes = sinkhorn(torch.randn(40, 8, dtype=torch.float64), 0.5, 300)
+    torch.testing.assert_close(codes.sum(0), torch.full((8,), 5.0, dtype=torch.float64), rtol=1e-4, atol=1e-4)
 
 
-@pytest.mark.parametrize("scale", [1e3, 1e6])
-def test_huge_scores_stay_finite(scale):
-    codes = sinkhorn(scores(6, 4).float() * scale, 0.01)
+def test_scores_that_would_overflow_or_vanish():
+    scores = torch.tensor([[900.0, -900.0], [-900.0, 900.0], [900.0, 899.0]])
+    codes = sinkhorn(scores, 0.01)
     assert bool(torch.isfinite(codes).all())
-    torch.testing.assert_close(codes.sum(1), torch.ones(6))
+    torch.testing.assert_close(codes.sum(1), torch.ones(3))
+    torch.testing.assert_close(sinkhorn(scores + 5e3, 0.01), codes)
 
 
-def test_one_sample():
-    torch.testing.assert_close(sinkhorn(scores(1, 4)), torch.full((1, 4), 0.25, dtype=torch.float64))
+def test_equal_scores_are_shared_equally():
+    torch.testing.assert_close(sinkhorn(torch.full((4, 5), 0.3)), torch.full((4, 5), 0.2))
+
+
+def test_half_precision_is_computed_in_float32():
+    scores = torch.randn(6, 4, generator=torch.Generator().manual_seed(0)).to(torch.bfloat16)
+    codes = sinkhorn(scores)
+    assert codes.dtype == torch.float32
+    torch.testing.assert_close(codes, sinkhorn(scores.float()))
+
+
+@pytest.mark.parametrize(("views", "assigning"), [(2, 2), (4, 2), (3, 1)])
+def test_swapped_prediction_against_loops(views, assigning):
+    generator = torch.Generator().manual_seed(1)
+    scores = torch.randn(views, 5, 6, dtype=torch.float64, generator=generator).requires_grad_()
+    codes = torch.stack([sinkhorn(scores[view].detach()) for view in range(assigning)])
+    terms = []
+    for a in range(assigning):
+        for v in range(views):
+            if v != a:
+                terms.append(-(codes[a] * torch.log_softmax(scores[v] / 0.2, -1)).sum(-1).mean())
+    expected = torch.stack(terms).view(assigning, views - 1).mean(1).mean()
+    loss = swapped_prediction(scores, codes, 0.2)
+    torch.testing.assert_close(loss, expected, rtol=1e-12, atol=1e-12)
+    (mine,) = torch.autograd.grad(loss, scores, retain_graph=True)
+    (theirs,) = torch.autograd.grad(expected, scores)
+    torch.testing.assert_close(mine, theirs, rtol=1e-10, atol=1e-14)
 
 
 def test_earlier_samples_share_the_prototypes():
@@ -52,23 +88,27 @@ def test_earlier_samples_share_the_prototypes():
         sinkhorn(own, earlier=earlier[:, :3])
 
 
-def test_swapped_prediction_against_naive():
-    found, codes = scores(4, 5, 6).requires_grad_(), torch.rand(2, 5, 6, dtype=torch.float64)
-    log_p = (found / 0.1).log_softmax(-1)
-    terms = [-(codes[a] * log_p[v]).sum(-1).mean() for a in range(2) for v in range(4) if v != a]
-    loss, expected = swapped_prediction(found, codes), torch.stack(terms).mean()
-    torch.testing.assert_close(loss, expected)
-    torch.testing.assert_close(*(torch.autograd.grad(one, found)[0] for one in (loss, expected)))
-
-
 def test_level_of_a_model_that_tells_nothing_apart():
     level = swapped_prediction(torch.zeros(2, 4, 7), sinkhorn(torch.zeros(4, 7)).expand(2, 4, 7))
     assert float(level) == pytest.approx(math.log(7), rel=1e-6)
 
 
-def test_swapped_prediction_needs_two_views():
-    with pytest.raises(ValueError, match="holds 1 view, but a code is predicted from another view"):
-        swapped_prediction(scores(1, 4, 3), scores(1, 4, 3))
+@pytest.mark.parametrize(
+    ("function", "message"),
+    [
+        (lambda: sinkhorn(torch.eye(3), 0.0), "`epsilon` must be a finite number above 0"),
+        (
+            lambda: sinkhorn(torch.eye(3), num_iterations=0),
+            "`num_iterations` must be a whole number of at least 1, got 0",
+        ),
+        (lambda: sinkhorn(torch.zeros(3)), "`scores` must have shape"),
+        (lambda: swapped_prediction(torch.zeros(1, 3, 4), torch.zeros(1, 3, 4)), "holds 1 view"),
+        (lambda: swapped_prediction(torch.zeros(2, 3, 4), torch.zeros(2, 3, 5)), r"must have shape \[V, N, K\]"),
+    ],
+)
+def test_bad_input(function, message):
+    with pytest.raises(ValueError, match=message):
+        function()
 
 
 def job() -> torch.Tensor:

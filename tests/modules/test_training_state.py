@@ -13,6 +13,7 @@ from torch.nn.parallel import DistributedDataParallel
 
 from hf_contrastive import ConvEncoderConfig, MoCoConfig, MoCoForPreTraining
 from hf_contrastive.distributed import get_rank, get_world_size
+from hf_contrastive.losses import info_nce
 from hf_contrastive.modules.feature_queue import FeatureQueue
 from hf_contrastive.modules.lora import add_lora
 from hf_contrastive.modules.momentum_encoder import MomentumEncoder, merged_parameters, shuffled_forward
@@ -223,3 +224,33 @@ def draw_queue() -> torch.Tensor:
 def test_processes_with_other_seeds_end_with_one_queue(gloo_pool):
     first, second = gloo_pool.run(draw_queue)
     assert torch.equal(first, second)
+
+
+def first_loss_with_own_seed() -> dict[str, torch.Tensor]:
+    """Runs in each process: one forward pass, the queue drawn with a seed of the process's own."""
+    torch.manual_seed(0)
+    model = small_moco().eval()
+    torch.manual_seed(10 + get_rank())
+    model.queue.init_state(None)
+    outputs = model(random_images(4, 2, 3, 8, 8, seed=1))
+    return {"loss": outputs.loss.detach(), "projections": outputs.projections.detach(), "queue": model.queue.features}
+
+
+@pytest.mark.distributed
+def test_the_first_loss_sees_the_joined_queue(gloo_pool):
+    first, second = gloo_pool.run(first_loss_with_own_seed)
+    assert torch.equal(first["queue"], second["queue"])
+    query, key = second["projections"].unbind(1)
+    expected = info_nce(query, key, second["queue"], temperature=0.2, in_batch_negatives=False)
+    torch.testing.assert_close(second["loss"], expected)
+
+
+def test_half_precision_does_not_round_the_queue():
+    torch.manual_seed(0)
+    model = small_moco().eval()
+    images = random_images(4, 2, 3, 8, 8, seed=1)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        outputs = model(images)
+    query, key = outputs.projections.float().unbind(1)
+    expected = info_nce(query, key, model.queue.features, temperature=0.2, in_batch_negatives=False)
+    torch.testing.assert_close(outputs.loss, expected, rtol=1e-6, atol=1e-6)

@@ -5,6 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 import torch
+from parity._moco_step import moco_infonce
+from parity._swav_head import run_sinkhorn, run_swav_head
 from torch import Tensor, nn
 
 from hf_contrastive import (
@@ -18,11 +20,8 @@ from hf_contrastive import (
     CodeTransformerModel,
 )
 from hf_contrastive.evaluation import nearest_neighbours, retrieval_metrics
-from hf_contrastive.losses import info_nce, sinkhorn, sup_con, swapped_prediction, uni_con
-from hf_contrastive.modules.assignment_queue import AssignmentQueue
+from hf_contrastive.losses import sup_con, uni_con
 from hf_contrastive.modules.feature_queue import FeatureQueue
-from hf_contrastive.modules.momentum_encoder import MomentumEncoder
-from hf_contrastive.modules.prototypes import Prototypes
 
 
 def load(module: nn.Module, weights: dict[str, Tensor]) -> nn.Module:
@@ -76,48 +75,6 @@ def run_moco_unicon(inputs: dict[str, Tensor], config: dict[str, Any]) -> dict[s
     }
 
 
-class TwoLayers(nn.Module):
-    """The encoder of the case, under its names."""
-
-    def __init__(self, inputs: dict[str, Tensor], start: str) -> None:
-        super().__init__()
-        sizes = [inputs[f"{start}{name}.weight"].shape for name in ("0.lin", "1.fc")]
-        parts = [nn.ModuleDict({n: nn.Linear(s[1], s[0])}) for n, s in zip(("lin", "fc"), sizes, strict=True)]
-        self.encoder = nn.ModuleList(parts).double()
-        self.training_progress = 0.0
-
-
-def encode(encoder: nn.Module, x: Tensor) -> Tensor:
-    return encoder[1]["fc"](encoder[0]["lin"](x).relu())
-
-
-def run_moco_infonce(inputs: dict[str, Tensor], config: dict[str, Any]) -> dict[str, Tensor]:
-    model = TwoLayers(inputs, "q.")
-    slow = MomentumEncoder({"encoder": model.encoder}, config["momentum"])
-    model.encoder.load_state_dict(renamed(inputs, "q.", {}))
-    slow.part("encoder").load_state_dict(renamed(inputs, "k_before.", {}))
-    slow.after_step(model)
-    queue = filled_queue(inputs["queue_before"], config["queue_ptr"])
-    query, key = encode(model.encoder, inputs["im_q"]), encode(slow.part("encoder"), inputs["im_k"]).detach()
-    loss = info_nce(query, key, queue.features, temperature=config["temperature"], in_batch_negatives=False)
-    # the same without labels
-    torch.testing.assert_close(uni_con(query, key, None, queue.features, None, config["temperature"]), loss)
-    queue.stage(key)
-    loss.backward()
-    queue.after_step(None)
-    return {
-        "loss": loss,
-        **{f"grad_q.{name}": parameter.grad for name, parameter in model.encoder.named_parameters()},
-        **{f"k_after.{name}": parameter for name, parameter in slow.part("encoder").named_parameters()},
-        "queue_after": queue.features.T,
-        "queue_ptr_after": torch.tensor([queue.position]),
-    }
-
-
-def run_sinkhorn(inputs: dict[str, Tensor], config: dict[str, Any]) -> dict[str, Tensor]:
-    return {"codes": sinkhorn(inputs["scores"], config["epsilon"], config["iterations"])}
-
-
 def run_swav_pair(inputs: dict[str, Tensor], config: dict[str, Any]) -> dict[str, Tensor]:
     weights = renamed(inputs, "head.", {"0.": "layers.0.0.", "1.": "layers.0.1.", "3.": "layers.1.0."})
     # a bias before a batch norm is part of the mean; here it is not built
@@ -145,38 +102,6 @@ def run_swav_pair(inputs: dict[str, Tensor], config: dict[str, Any]) -> dict[str
     loss = model.compute_objective({"embeds": projections, "projections": projections}).loss
     grads = torch.autograd.grad(loss, (query, key, model.prototypes.weight))
     return {"loss": loss, **dict(zip(("grad_q", "grad_k", "grad_proto"), grads, strict=True))}
-
-
-def run_swav_head(inputs: dict[str, Tensor], config: dict[str, Any]) -> dict[str, Tensor]:
-    steps, rows, dim = inputs["x"].shape
-    crops, assigning = sum(config["num_crops"]), list(config["crops_for_assign"])
-    order = [*assigning, *(crop for crop in range(crops) if crop not in assigning)]
-    prototypes = Prototypes(dim, len(inputs["proto_0"])).double()
-    prototypes.weight.data.copy_(inputs["proto_0"])
-    size = config["queue_len"]
-    queue = AssignmentQueue(len(assigning), size, dim).double() if size else None
-    outputs: dict[str, list[Tensor]] = {"loss": [], "grad_x": [], "grad_proto": [], "queue_after": []}
-    for step in range(steps):
-        prototypes.normalize_()
-        x = inputs["x"][step].clone().requires_grad_()
-        views = x.unflatten(0, (crops, rows // crops))[order]
-        scores = prototypes(views)
-        codes = []
-        for number in range(len(assigning)):
-            seen = scores[number].detach()
-            if queue is not None and queue.is_full:
-                seen = torch.cat([prototypes(queue.features[number]).detach(), seen])
-            assigned = sinkhorn(seen, config["epsilon"], config["sinkhorn_iterations"])
-            codes.append(assigned[-(rows // crops) :])
-        loss = swapped_prediction(scores, torch.stack(codes), config["temperature"])
-        grads = torch.autograd.grad(loss, (x, prototypes.weight))
-        if queue is not None:
-            queue.stage(views[: len(assigning)])
-            queue.after_step(None)
-            outputs["queue_after"].append(queue.features.clone())
-        for name, value in zip(("loss", "grad_x", "grad_proto"), (loss.detach(), *grads), strict=True):
-            outputs[name].append(value)
-    return {name: torch.stack(values) for name, values in outputs.items() if values}
 
 
 def run_metrics(inputs: dict[str, Tensor], config: dict[str, Any]) -> dict[str, Tensor]:
@@ -297,7 +222,7 @@ ADAPTERS = {
     "encoder_gnn": run_encoder_gnn,
     "encoder_transformer": run_encoder_transformer,
     "metrics": run_metrics,
-    "moco_infonce": run_moco_infonce,
+    "moco_infonce": moco_infonce,
     "moco_unicon": run_moco_unicon,
     "sinkhorn": run_sinkhorn,
     "supcon": run_supcon,

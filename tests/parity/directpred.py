@@ -5,41 +5,12 @@ from __future__ import annotations
 from typing import Any
 
 import torch
-from torch import Tensor, nn
-from transformers import AutoConfig, AutoModel, PreTrainedConfig, PreTrainedModel
-from transformers.modeling_outputs import BaseModelOutputWithNoAttention
+from parity._linear_backbone import LinearBackbone
+from torch import Tensor
 
-from hf_contrastive import DirectPredConfig, DirectPredForPreTraining
+from hf_contrastive import ConvEncoderConfig, DirectPredConfig, DirectPredForPreTraining
 from hf_contrastive.losses import nt_xent_beta, simsiam_loss
 from hf_contrastive.modules.direct_predictor import direct_copy_weight, direct_set_weight
-
-
-class LinearEncoderConfig(PreTrainedConfig):
-    """The encoder of the stored runs: one linear layer without bias and ReLU, over images of one pixel."""
-
-    model_type = "parity_linear_encoder"
-    # without annotations: the harness executes this file outside sys.modules, where dataclasses cannot read them
-    hidden_size = 12
-    num_channels = 10
-
-
-class LinearEncoder(PreTrainedModel):
-    config_class = LinearEncoderConfig
-    main_input_name = "pixel_values"
-
-    def __init__(self, config: LinearEncoderConfig) -> None:
-        super().__init__(config)
-        self.encoder = nn.Linear(config.num_channels, config.hidden_size, bias=False)
-        self.post_init()
-
-    def forward(self, pixel_values: Tensor) -> BaseModelOutputWithNoAttention:
-        hidden = torch.relu(self.encoder(pixel_values.flatten(1)))
-        return BaseModelOutputWithNoAttention(last_hidden_state=hidden[:, :, None, None])
-
-
-# the harness loads this file anew for every fixture
-AutoConfig.register(LinearEncoderConfig.model_type, LinearEncoderConfig, exist_ok=True)
-AutoModel.register(LinearEncoderConfig, LinearEncoder, exist_ok=True)
 
 
 def set_options(config: dict[str, Any]) -> dict[str, Any]:
@@ -102,7 +73,7 @@ def our_name(name: str, two_layers: bool) -> str:
         return f"predictor.{HEAD[rest[:8]]}{rest[8:]}"
     part, rest = rest.split(".", 1)
     if part == "encoder":
-        own = "backbone", f"encoder.{rest}"
+        own = "backbone", f"lin.{rest}"
     else:  # the published code spells it `projetion`
         own = "projection_head", f"{HEAD[rest[:8]]}{rest[8:]}"
     return ".".join(own) if network == "online" else f"momentum_encoder.{own[0]}_copy.{own[1]}"
@@ -126,7 +97,7 @@ def make_model(weights: dict[str, Tensor], config: dict[str, Any]) -> tuple[Dire
             mode = "direct_pred"
     model = DirectPredForPreTraining(
         DirectPredConfig(
-            backbone_config=LinearEncoderConfig(hidden_size=hidden, num_channels=channels),
+            backbone_config=ConvEncoderConfig(channels=[hidden], num_channels=channels),
             projection_dims=[len(weights[f"online.projetion.layers.{number}.weight"]) for number in (0, 3)],
             predictor_mode=mode,
             predictor_hidden_dim=len(weights["predictor.layers.0.weight"]) if two_layers else 1,
@@ -136,6 +107,8 @@ def make_model(weights: dict[str, Tensor], config: dict[str, Any]) -> tuple[Dire
             **options,
         )
     ).double()
+    model.backbone = LinearBackbone(weights["online.encoder.weight"])
+    model.momentum_encoder.backbone_copy = LinearBackbone(weights["target.encoder.weight"]).requires_grad_(False)
     names = {name: our_name(name, two_layers) for name in weights}
     state = {names[name]: tensor for name, tensor in weights.items()}
     left = set(model.state_dict()) - set(state)

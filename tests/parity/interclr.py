@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 import torch
+from parity._linear_backbone import LinearBackbone
 from torch import Tensor, nn
-from transformers.modeling_outputs import BaseModelOutput
 
 from hf_contrastive import (
     ConvEncoderConfig,
@@ -86,17 +86,6 @@ def run_memory_update(inputs: dict[str, Tensor], config: dict[str, Any]) -> dict
     return outputs
 
 
-class LinearBackbone(nn.Module):
-    """The encoder of the stored steps: one linear layer and ReLU on vectors, which come as images of one pixel."""
-
-    def __init__(self, linear: nn.Linear) -> None:
-        super().__init__()
-        self.lin = linear
-
-    def forward(self, pixel_values: Tensor) -> BaseModelOutput:
-        return BaseModelOutput(last_hidden_state=self.lin(pixel_values.flatten(1)).relu()[..., None, None])
-
-
 def linear(inputs: dict[str, Tensor], name: str) -> nn.Linear:
     weight, bias = inputs[f"{name}.weight"], inputs[f"{name}.bias"]
     layer = nn.Linear(weight.shape[1], weight.shape[0])
@@ -138,8 +127,8 @@ def run_train_step(inputs: dict[str, Tensor], config: dict[str, Any]) -> dict[st
         )
     ).train()
     slow = model.momentum_encoder
-    model.backbone = LinearBackbone(linear(inputs, "q.0.lin"))
-    slow.backbone_copy = LinearBackbone(linear(inputs, "k_before.0.lin"))
+    model.backbone = LinearBackbone(inputs["q.0.lin.weight"], inputs["q.0.lin.bias"])
+    slow.backbone_copy = LinearBackbone(inputs["k_before.0.lin.weight"], inputs["k_before.0.lin.bias"])
     model.projection_head.layers[0][0] = linear(inputs, "q.1.fc")
     slow.projection_head_copy.layers[0][0] = linear(inputs, "k_before.1.fc")
     if not config["share_neck"]:

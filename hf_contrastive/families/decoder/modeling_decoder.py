@@ -11,6 +11,7 @@ from torch import nn
 from transformers import AutoModel
 
 from hf_contrastive.families.decoder.configuration_decoder import DecoderConfig
+from hf_contrastive.families.trained_backbones import fill_backbone, load_backbone
 from hf_contrastive.modeling_utils import ContrastivePreTrainedModel
 
 
@@ -53,24 +54,13 @@ class DecoderPreTrainedModel(ContrastivePreTrainedModel):
 
         ```
         """
-        missing: list[str] = []
-        trained: Any = backbone
-        if isinstance(backbone, (str, os.PathLike)):
-            trained, info = cls.backbone_auto_class.from_pretrained(
-                backbone, use_safetensors=True, dtype=torch.float32, output_loading_info=True
-            )
-            missing = sorted(info["missing_keys"])  # transformers would only warn, and draw them
+        trained, missing = load_backbone(backbone, cls.backbone_auto_class)
         # copies: the given model stays as it is, whatever happens to this one
         model = cls(cls.config_class(backbone_config=copy.deepcopy(trained.config), **config_fields))
         model = model if trained.dtype == torch.float64 else model.float()
         if not cls.writes_text:
             trained = trained.base_model  # without the output matrix
-        missing = missing or list(model.backbone.load_state_dict(trained.state_dict(), strict=False).missing_keys)
-        if missing:
-            raise ValueError(
-                f"the given language model has no weights for {len(missing)} tensors of {type(model.backbone).__name__}, "
-                f"for example {missing[0]!r}; give a checkpoint of the same architecture."
-            )
+        fill_backbone(model, trained, missing, "language model")
         if cls.writes_text and getattr(trained, "generation_config", None) is not None:
             model.generation_config = copy.deepcopy(trained.generation_config)
         return model.train()

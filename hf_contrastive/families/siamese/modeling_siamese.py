@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import inspect
 import math
 import os
 from collections.abc import Callable, Sequence
@@ -12,28 +11,15 @@ from typing import Any, ClassVar, cast
 import torch
 from torch import nn
 from transformers import AutoModel, PreTrainedConfig
-from transformers.models.auto.modeling_auto import MODEL_MAPPING
 
 from hf_contrastive.families.siamese.configuration_siamese import SiameseConfig, TemperatureConfig
+from hf_contrastive.families.trained_backbones import fill_backbone, load_backbone, without_pooler
 from hf_contrastive.losses import nt_xent, nt_xent_multi_view
 from hf_contrastive.modeling_utils import ContrastivePreTrainedModel
 from hf_contrastive.modules.momentum_encoder import MomentumEncoder, shuffled_forward
 from hf_contrastive.modules.projection_head import ProjectionHead
+from hf_contrastive.modules.training_state import TRAINING_PARTS
 from hf_contrastive.outputs import EmbeddingOutput, ViewsOutput
-
-
-# parts that only classes with an objective have; an inference model leaves them aside, and they start anew where a
-# checkpoint lacks them
-TRAINING_PARTS = r"^(momentum_encoder|queue|memory_bank|predictor|running_correlation|prototypes|inter_head)\."
-
-
-def _backbone_options(config: PreTrainedConfig, pooling: str) -> dict[str, Any]:
-    """Leave out a trainable pooler that nothing would use: it would get no gradient."""
-    model_class = MODEL_MAPPING.get(type(config), None)
-    if model_class is None or pooling == "pooler":
-        return {}
-    accepted = inspect.signature(model_class.__init__).parameters
-    return {"add_pooling_layer": False} if "add_pooling_layer" in accepted else {}
 
 
 class SiameseModel(ContrastivePreTrainedModel):
@@ -70,7 +56,8 @@ class SiameseModel(ContrastivePreTrainedModel):
     def new_backbone(self) -> nn.Module:
         """A backbone with random weights, as the configuration describes it."""
         backbone_config = cast(PreTrainedConfig, self.config.backbone_config)
-        return AutoModel.from_config(backbone_config, **_backbone_options(backbone_config, self.config.pooling))
+        options = {} if self.config.pooling == "pooler" else without_pooler(backbone_config)
+        return AutoModel.from_config(backbone_config, **options)
 
     def build_training_parts(self) -> None:
         """Predictors, momentum encoders, queues, banks, prototypes: nothing for inference."""
@@ -99,27 +86,9 @@ class SiameseModel(ContrastivePreTrainedModel):
 
         ```
         """
-        pooling = config_fields.get("pooling", "auto")
-        missing: list[str] = []
-        if isinstance(backbone, (str, os.PathLike)):
-            from transformers import AutoConfig
-
-            options = _backbone_options(AutoConfig.from_pretrained(backbone), pooling)
-            backbone, info = AutoModel.from_pretrained(
-                backbone, use_safetensors=True, dtype=torch.float32, output_loading_info=True, **options
-            )
-            # transformers would only warn, and draw the missing tensors
-            missing = sorted(info["missing_keys"])
-        model = cls(cls.config_class(backbone_config=backbone.config, **config_fields))
-        # what the source has beyond this model's backbone (an unused pooler, a classification head) is left behind
-        missing = missing or _copy_weights(backbone, model.backbone)
-        for _, part in model.training_state():  # a momentum encoder starts from the given weights too
-            part.init_state(model)
-        if missing:
-            raise ValueError(
-                f"the given backbone has no weights for {len(missing)} tensors of {type(model.backbone).__name__}, for "
-                f"example {missing[0]!r}; give a checkpoint of the same architecture."
-            )
+        trained, missing = load_backbone(backbone, pooler=config_fields.get("pooling") == "pooler")
+        model = cls(cls.config_class(backbone_config=trained.config, **config_fields))
+        fill_backbone(model, trained, missing)
         return model.train()
 
     def pool(self, outputs: Any) -> torch.Tensor:
@@ -198,16 +167,6 @@ class SiameseForPreTraining(SiameseModel):
     joint_views: ClassVar[bool] = True
     _keys_to_ignore_on_load_unexpected = None
     _keys_to_ignore_on_load_missing = [TRAINING_PARTS]
-
-    def __init__(self, config: SiameseConfig) -> None:
-        super().__init__(config)
-        # every process writes the same rows into them; DistributedDataParallel would send them around at every step
-        self._ddp_params_and_buffers_to_ignore = [
-            f"{name}.{buffer}"
-            for name, part in self.training_state()
-            if part.is_memory
-            for buffer, _ in part.named_buffers()
-        ]
 
     def embed_images(
         self,
@@ -380,8 +339,3 @@ class SiameseForPreTraining(SiameseModel):
         if not isinstance(pixel_values, torch.Tensor):
             pixel_values = torch.stack(list(pixel_values), dim=1)
         return self.compute_objective(self.embed_views(pixel_values), sample_ids, return_loss)
-
-
-def _copy_weights(source: nn.Module, target: nn.Module) -> list[str]:
-    """Copy tensors of the same name; returns the names that the source does not have."""
-    return list(target.load_state_dict(source.state_dict(), strict=False).missing_keys)

@@ -12,6 +12,7 @@ from torch import nn
 from hf_contrastive.families.siamese.modeling_siamese import SiameseForPreTraining, SiameseModel
 from hf_contrastive.families.siamese.multi_crop import MultiCropMixin
 from hf_contrastive.losses import CACRTerms, cacr_loss, cacr_momentum_loss, cacr_queue_loss
+from hf_contrastive.losses._engine import accumulation_dtype
 from hf_contrastive.models.cacr.configuration_cacr import CACRConfig
 from hf_contrastive.modules.feature_queue import FeatureQueue
 from hf_contrastive.modules.momentum_encoder import MomentumEncoder
@@ -223,11 +224,11 @@ class CACRForPreTraining(MultiCropMixin, SiameseForPreTraining):
             return _named(terms)
         keys = embeds["keys"].detach().transpose(0, 1)
         if config.variant == "queue":
-            self.queue.synchronise()
+            queue = self.queue.rows()
             terms = cacr_queue_loss(
-                views,
-                keys.to(views.dtype),
-                self.queue.features.to(views.dtype),
+                views.to(queue.dtype),
+                keys.to(queue.dtype),
+                queue,
                 config.tau_pos,
                 config.tau_neg,
                 in_batch_negatives=config.in_batch_negatives,
@@ -286,7 +287,7 @@ def _named(terms: CACRTerms) -> dict[str, torch.Tensor]:
 @torch.no_grad()
 def _weights_of_others(anchors: torch.Tensor, others: torch.Tensor, sharpness: float) -> torch.Tensor:
     """Of each anchor `[batch, A, dim]` over the views `[batch, V, dim]` but its own: `[batch, A, V - 1]`."""
-    dtype = torch.float64 if anchors.dtype == torch.float64 else torch.float32
+    dtype = accumulation_dtype(anchors.dtype)
     a, b = (nn.functional.normalize(rows.to(dtype), dim=-1) for rows in (anchors, others))
     count, views = a.shape[1], b.shape[1]
     distances = torch.stack([(b - anchor[:, None]).square().sum(-1) for anchor in a.unbind(1)], 1)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 import math
 import os
 from dataclasses import dataclass
@@ -11,11 +10,10 @@ from typing import Any, cast
 import torch
 from torch import nn
 from transformers import AutoModel, PreTrainedConfig
-from transformers.models.auto.modeling_auto import MODEL_MAPPING
 from transformers.utils import ModelOutput
 
 from hf_contrastive.backbones.modeling_code_encoders import check_not_empty, code_encoder_inputs
-from hf_contrastive.families.siamese.modeling_siamese import TRAINING_PARTS
+from hf_contrastive.families.trained_backbones import fill_backbone, load_backbone, without_pooler
 from hf_contrastive.losses import sinkhorn, sup_con, swapped_prediction, uni_con
 from hf_contrastive.modeling_utils import ContrastivePreTrainedModel
 from hf_contrastive.models.code_clone.configuration_code_clone import ENCODERS, CodeCloneConfig
@@ -23,6 +21,7 @@ from hf_contrastive.modules.feature_queue import FeatureQueue
 from hf_contrastive.modules.momentum_encoder import MomentumEncoder
 from hf_contrastive.modules.projection_head import ProjectionHead
 from hf_contrastive.modules.prototypes import Prototypes
+from hf_contrastive.modules.training_state import TRAINING_PARTS
 from hf_contrastive.outputs import EmbeddingOutput
 
 
@@ -32,13 +31,6 @@ _FORMULAS = {
     "moco": "UniCon: log(1 + sum exp(n) * sum exp(-p)), cosines / {temperature:g} of {queue_size} keys of a queue, by label",
     "swav": "SwAV: cross-entropy between the assignment of one program to {num_prototypes} prototypes and the other's",
 }
-
-
-def _backbone_options(config: PreTrainedConfig) -> dict[str, Any]:
-    """Leave out a trainable pooler that nothing would use: it would get no gradient."""
-    model_class = MODEL_MAPPING.get(type(config), None)
-    accepted = {} if model_class is None else inspect.signature(model_class.__init__).parameters
-    return {"add_pooling_layer": False} if "add_pooling_layer" in accepted else {}
 
 
 @dataclass
@@ -86,7 +78,7 @@ class CodeCloneModel(ContrastivePreTrainedModel):
     def __init__(self, config: CodeCloneConfig) -> None:
         super().__init__(config)
         backbone_config = cast(PreTrainedConfig, config.backbone_config)
-        self.backbone = AutoModel.from_config(backbone_config, **_backbone_options(backbone_config))
+        self.backbone = AutoModel.from_config(backbone_config, **without_pooler(backbone_config))
         self.projection_head = ProjectionHead(
             config.embed_dim,
             config.projection_dims or [],
@@ -124,26 +116,9 @@ class CodeCloneModel(ContrastivePreTrainedModel):
 
         ```
         """
-        missing: list[str] = []
-        if isinstance(backbone, (str, os.PathLike)):
-            from transformers import AutoConfig
-
-            options = _backbone_options(AutoConfig.from_pretrained(backbone))
-            backbone, info = AutoModel.from_pretrained(
-                backbone, use_safetensors=True, dtype=torch.float32, output_loading_info=True, **options
-            )
-            # transformers would only warn, and draw the missing tensors
-            missing = sorted(info["missing_keys"])
-        model = cls(cls.config_class(backbone_config=backbone.config, **config_fields))
-        # what the source has beyond this model's encoder (a pooler, a classification head) is left behind
-        missing = missing or list(model.backbone.load_state_dict(backbone.state_dict(), strict=False).missing_keys)
-        for _, part in model.training_state():  # a momentum encoder starts from the given weights too
-            part.init_state(model)
-        if missing:
-            raise ValueError(
-                f"the given encoder has no weights for {len(missing)} tensors of {type(model.backbone).__name__}, for "
-                f"example {missing[0]!r}; give a checkpoint of the same architecture."
-            )
+        trained, missing = load_backbone(backbone)
+        model = cls(cls.config_class(backbone_config=trained.config, **config_fields))
+        fill_backbone(model, trained, missing, "encoder")
         return model.train()
 
     def select_inputs(self, given: dict[str, torch.Tensor | None], ndim: int) -> dict[str, torch.Tensor]:
@@ -290,16 +265,6 @@ class CodeCloneForPreTraining(CodeCloneModel):
     _keys_to_ignore_on_load_unexpected = None
     _keys_to_ignore_on_load_missing = [TRAINING_PARTS]
 
-    def __init__(self, config: CodeCloneConfig) -> None:
-        super().__init__(config)
-        # every process writes the same rows into them; DistributedDataParallel would send them around at every step
-        self._ddp_params_and_buffers_to_ignore = [
-            f"{name}.{buffer}"
-            for name, part in self.training_state()
-            if part.is_memory
-            for buffer, _ in part.named_buffers()
-        ]
-
     @property
     def has_negatives(self) -> bool:  # ty: ignore[incompatible-property-override]
         """Whether other programs are pushed away: not in SwAV."""
@@ -384,8 +349,9 @@ class CodeCloneForPreTraining(CodeCloneModel):
         return sup_con(projections, labels, cast(float, self.config.temperature), gather=True)
 
     def _uni_con(self, projections: torch.Tensor, labels: torch.Tensor | None) -> torch.Tensor:
+        queue = self.queue.rows()
+        projections = projections.to(queue.dtype)
         query, key = projections[:, 0], projections[:, 1].detach()
-        queue = self.queue.features.to(key.dtype)
         loss = uni_con(query, key, labels, queue, self.queue.ids, cast(float, self.config.temperature))
         if self.training:
             self.queue.stage(key, labels)

@@ -296,10 +296,11 @@ class InterCLRForPreTraining(SiameseForPreTraining):
         return 1.0, 0.0
 
     def _moco(self, query: torch.Tensor, key: torch.Tensor, sample_ids: torch.Tensor | None) -> torch.Tensor:
+        queue = self.queue.rows()
         return info_nce(
-            query,
-            key,
-            self.queue.features.to(key.dtype),
+            query.to(queue.dtype),
+            key.to(queue.dtype),
+            queue,
             temperature=cast(float, self.config.temperature),
             sample_ids=sample_ids,
             negative_ids=None if sample_ids is None else self.queue.ids,

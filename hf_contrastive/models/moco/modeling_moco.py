@@ -83,12 +83,13 @@ class MoCoForPreTraining(SiameseForPreTraining):
 
     def loss_terms(self, embeds: dict[str, torch.Tensor], sample_ids: torch.Tensor | None) -> dict[str, torch.Tensor]:
         """InfoNCE of the queries; the keys wait for the end of the optimiser step to enter the queue."""
-        query, key = embeds["projections"].unbind(1)
+        queue = self.queue.rows()
+        query, key = embeds["projections"].to(queue.dtype).unbind(1)
         key = key.detach()
         loss = info_nce(
             query,
             key,
-            self.queue.features.to(key.dtype),
+            queue,
             temperature=self.config.temperature,
             sample_ids=sample_ids,
             negative_ids=None if sample_ids is None else self.queue.ids,

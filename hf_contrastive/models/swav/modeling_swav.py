@@ -10,6 +10,7 @@ from torch import nn
 from hf_contrastive.families.siamese.modeling_siamese import SiameseForPreTraining, SiameseModel
 from hf_contrastive.families.siamese.multi_crop import MultiCropMixin
 from hf_contrastive.losses import sinkhorn, swapped_prediction
+from hf_contrastive.losses._engine import accumulation_dtype
 from hf_contrastive.models.swav.configuration_swav import SwAVConfig
 from hf_contrastive.modules.prototypes import Prototypes
 from hf_contrastive.modules.rolling_queue import RollingQueue
@@ -100,7 +101,9 @@ class SwAVForPreTraining(MultiCropMixin, SiameseForPreTraining):
         projections = embeds["projections"]
         if "local_projections" in embeds:
             projections = torch.cat([projections, embeds["local_projections"]], 1)
-        features = nn.functional.normalize(projections.to(self._score_dtype(projections)), dim=-1).transpose(0, 1)
+        features = nn.functional.normalize(projections.to(accumulation_dtype(projections.dtype)), dim=-1).transpose(
+            0, 1
+        )
         scores = self.prototypes(features)
         assigning = features[: config.num_assigning_views].detach()
         past = self._past_scores()
@@ -125,10 +128,6 @@ class SwAVForPreTraining(MultiCropMixin, SiameseForPreTraining):
             return None
         self.queue.synchronise()
         return self.prototypes(self.queue.features)
-
-    @staticmethod
-    def _score_dtype(tensor: torch.Tensor) -> torch.dtype:
-        return torch.float64 if tensor.dtype == torch.float64 else torch.float32
 
     def count_negatives(self, rows: int, views: int) -> int:
         """None: rows meet each other in the assignment only."""

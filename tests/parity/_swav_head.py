@@ -1,4 +1,4 @@
-"""Adapters of SwAV: what the library returns for the stored cases of the published code."""
+"""Sinkhorn and SwAV with crops and queue, for the stored results of published code (`code_clone`)."""
 
 from __future__ import annotations
 
@@ -51,6 +51,3 @@ def run_swav_head(inputs: dict[str, Tensor], config: dict[str, Any]) -> dict[str
             queue.after_step(None)
             found["queue_after"].append(queue.features.clone())
     return {name: torch.stack(values) for name, values in found.items() if values}
-
-
-ADAPTERS = {"sinkhorn": run_sinkhorn, "swav_head": run_swav_head}

@@ -1,27 +1,15 @@
-"""MoCo against stored results of published code: one whole step with a small encoder."""
+"""One whole step of MoCo with a small encoder, for the stored results of published code (`code_clone`)."""
 
 from __future__ import annotations
 
 import copy
-from types import SimpleNamespace
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from parity._linear_backbone import LinearBackbone
+from torch import Tensor
 
 from hf_contrastive import ConvEncoderConfig, MoCoConfig, MoCoForPreTraining
-
-
-class LinearBackbone(nn.Module):
-    """One linear layer and ReLU over images of one pixel, as the stored results have it."""
-
-    def __init__(self, weight: Tensor, bias: Tensor) -> None:
-        super().__init__()
-        self.lin = nn.Linear(weight.shape[1], weight.shape[0], dtype=weight.dtype)
-        self.lin.load_state_dict({"weight": weight, "bias": bias})
-
-    def forward(self, pixel_values: Tensor) -> SimpleNamespace:
-        return SimpleNamespace(last_hidden_state=self.lin(pixel_values.flatten(1)).relu()[:, :, None, None])
 
 
 def moco_infonce(inputs: dict[str, Tensor], config: dict[str, Any]) -> dict[str, Tensor]:
@@ -67,6 +55,3 @@ def moco_infonce(inputs: dict[str, Tensor], config: dict[str, Any]) -> dict[str,
         "queue_after": copy.deepcopy(model.queue.features).T,
         "queue_ptr_after": torch.tensor([model.queue.position]),
     }
-
-
-ADAPTERS = {"moco_infonce": moco_infonce}
