@@ -13,10 +13,9 @@ import argparse
 import sys
 from pathlib import Path
 
-import yaml
-
 from hf_contrastive.registry import SystemSpec, list_systems
 from hf_contrastive.reporting import markdown_table, replace_section
+from hf_contrastive.training.recipe_arguments import load_yaml
 
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -45,7 +44,7 @@ def settings_of(spec: SystemSpec) -> list[tuple[str, str]]:
         text = path.read_text(encoding="utf-8")
         comment = " ".join(line[1:].strip() for line in text.splitlines() if line.startswith("#"))
         sentence = comment.split(". ")[0].rstrip(".") + "."
-        if not comment or not isinstance(yaml.safe_load(text), dict):
+        if not comment or not isinstance(load_yaml(text), dict):
             raise SystemExit(
                 f"{path.relative_to(ROOT)} must start with a comment that says what it is, then settings."
             )

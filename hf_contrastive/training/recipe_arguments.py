@@ -36,7 +36,18 @@ class RecipeArgumentError(ValueError):
 
 
 class _Loader(yaml.SafeLoader):
-    """YAML as people write it: `1e-3` is a number; `no`, `off`, `yes`, `on` are words (`eval_strategy: no`)."""
+    """YAML as people write it: `1e-3` is a number; `no`, `off`, `yes`, `on` are words (`eval_strategy: no`).
+
+    A key given twice is an error: plain YAML silently takes the last one.
+    """
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        seen: set[str] = set()
+        for key, _ in node.value:
+            if key.value in seen:
+                raise yaml.MarkedYAMLError(problem=f"{key.value!r} is given twice", problem_mark=key.start_mark)
+            seen.add(key.value)
+        return super().construct_mapping(node, deep=deep)
 
 
 _Loader.yaml_implicit_resolvers = {
@@ -51,6 +62,25 @@ _Loader.add_implicit_resolver(
     re.compile(r"^[-+]?(?:\d+\.\d*|\.\d+|\d+(?=[eE]))(?:[eE][-+]?\d+)?$|^[-+]?\.(?:inf|Inf|INF)$|^\.(?:nan|NaN|NAN)$"),
     list("-+0123456789."),
 )
+
+
+def load_yaml(text: str) -> Any:
+    """Read YAML as recipes read it: no code, `1e-3` is a number, a key given twice is an error.
+
+    Args:
+        text (`str`): the YAML.
+
+    Returns:
+        what it holds.
+
+    Raises:
+        yaml.YAMLError: if it is not valid, or a mapping gives a key twice.
+
+    Example:
+        >>> load_yaml("learning_rate: 1e-3")
+        {'learning_rate': 0.001}
+    """
+    return yaml.load(text, _Loader)
 
 
 def cast_value(value: Any, annotation: Any) -> Any:
@@ -137,7 +167,7 @@ def _cast_list(value: Any, member: Any, make: type) -> Any:
     if isinstance(value, str):
         text = value.strip()
         if text.startswith("["):
-            value = yaml.load(text, _Loader)
+            value = load_yaml(text)
         else:
             value = [part.strip() for part in text.split(",") if part.strip()]
     if not isinstance(value, (list, tuple)):
@@ -148,7 +178,7 @@ def _cast_list(value: Any, member: Any, make: type) -> Any:
 def _cast_dict(value: Any) -> dict[str, Any]:
     if isinstance(value, str) and value.strip().startswith("{"):
         try:
-            value = yaml.load(value, _Loader)
+            value = load_yaml(value)
         except yaml.YAMLError:
             raise ValueError("a mapping, on the command line as JSON: '{\"key\": value}'") from None
     if not isinstance(value, dict):
@@ -239,7 +269,7 @@ def _read_file(path: Path, options: dict[str, _Option], groups: Sequence[type]) 
         near = sorted(other.name for other in path.parent.glob("*.y*ml")) if path.parent.is_dir() else []
         raise RecipeArgumentError(f"there is no file {path}" + (f"; beside it: {', '.join(near)}" if near else ""))
     try:
-        content = yaml.load(path.read_text(encoding="utf-8"), _Loader)
+        content = load_yaml(path.read_text(encoding="utf-8"))
     except yaml.YAMLError as error:
         raise RecipeArgumentError(f"{path} is not valid YAML: {' '.join(str(error).split())}") from None
     content = {} if content is None else content

@@ -25,6 +25,7 @@ import yaml
 
 from hf_contrastive.registry import REGISTRY
 from hf_contrastive.reporting import markdown_table, metrics_table, plot_accuracy_bars, say, write_section
+from hf_contrastive.training.recipe_arguments import load_yaml
 
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -43,7 +44,10 @@ def read_settings(path: Path) -> dict[str, Any]:
     if not path.is_file():
         near = ", ".join(sorted(other.name for other in path.parent.glob("*.yaml"))) or "none"
         sys.exit(f"error: there is no file {path}; YAML files beside it: {near}.")
-    settings = yaml.safe_load(path.read_text(encoding="utf-8"))
+    try:
+        settings = load_yaml(path.read_text(encoding="utf-8"))
+    except yaml.YAMLError as error:
+        sys.exit(f"error: {path} is not valid YAML: {' '.join(str(error).split())}")
     missing = [name for name in ("shared", "views", "systems") if name not in (settings or {})]
     if missing:
         sys.exit(f"error: {path} has no {', '.join(missing)}; it needs shared (fields), views (number) and systems.")

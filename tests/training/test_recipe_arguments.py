@@ -210,6 +210,8 @@ def test_errors_on_the_command_line(tokens: list[str], message: str, capsys: pyt
         ("- 1\n- 2", "expected `field: value` lines, found a list"),
         ("a: [", "is not valid YAML"),
         ("image_size: 1\ndata: {image_size: 2}", "'image_size' is given twice"),
+        ("image_size: 1\nimage_size: 2", "'image_size' is given twice"),
+        ("data:\n  image_size: 1\ndata:\n  image_size: 2", "'data' is given twice"),
     ],
 )
 def test_errors_in_the_file(tmp_path: Path, text: str, message: str, capsys: pytest.CaptureFixture[str]) -> None:
