@@ -6,6 +6,7 @@ import ast
 import doctest
 import importlib
 import importlib.util
+import os
 import sys
 from pathlib import Path
 
@@ -20,22 +21,9 @@ from hf_contrastive import evaluation
 from hf_contrastive.metrics import METRICS, metric_path
 
 
-@pytest.fixture(autouse=True, scope="module")
-def own_cache(tmp_path_factory):
-    """`evaluate` copies the module and keeps its tables in caches; not in the user's."""
-    folder = tmp_path_factory.mktemp("evaluate")
-    with pytest.MonkeyPatch.context() as patch:
-        for name in ("HF_METRICS_CACHE", "HF_EVALUATE_CACHE", "HF_MODULES_CACHE"):
-            patch.setattr(evaluate.config, name, str(folder / name.lower()))
-        patch.setattr(sys, "path", list(sys.path))
-        for name in [name for name in sys.modules if name.startswith("evaluate_modules")]:
-            patch.delitem(sys.modules, name)
-        yield folder
-
-
-def test_the_copies_go_to_the_cache_of_this_test(own_cache):
+def test_the_copies_go_to_the_cache_of_the_tests():
     evaluate.load(metric_path("knn"))
-    assert list(own_cache.rglob("knn.py"))
+    assert list((Path(os.environ["HF_MODULES_CACHE"])).rglob("knn.py"))
 
 
 @pytest.fixture
