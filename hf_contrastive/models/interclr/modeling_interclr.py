@@ -10,7 +10,7 @@ from typing import cast
 import torch
 from torch.nn.functional import normalize
 
-from hf_contrastive.families.siamese.modeling_siamese import SiameseForPreTraining, SiameseModel
+from hf_contrastive.families.siamese.modeling_siamese import SiameseForPreTraining, SiameseModel, fast_layout
 from hf_contrastive.losses import info_nce, memory_bank_nce
 from hf_contrastive.modeling_utils import evaluation_mode
 from hf_contrastive.models.interclr.configuration_interclr import InterCLRConfig
@@ -193,7 +193,7 @@ class InterCLRForPreTraining(SiameseForPreTraining):
         self._check(pixel_values, "[batch, channels, height, width]", 4)
         with evaluation_mode(self):
             head = self.projection_head if self.config.share_neck else self.inter_head
-            return normalize(head(self.pool(self.backbone(pixel_values=pixel_values))).float(), dim=1)
+            return normalize(head(self.pool(self.backbone(pixel_values=fast_layout(pixel_values)))).float(), dim=1)
 
     def clustering_due(self, epoch: int) -> bool:
         """Whether all images have to be clustered at the beginning of an epoch: at the end of the warm-up, with offline labels
