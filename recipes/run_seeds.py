@@ -72,7 +72,7 @@ def seeds_section(args: argparse.Namespace, recipe_words: list[str], results: li
     first = results[0]
     days = sorted({result["date"] for result in results})
     dates = list(dict.fromkeys((days[0], days[-1])))
-    seconds = statistics.mean(result["seconds"] for result in results)
+    seconds = statistics.median(result["seconds"] for result in results)
     head = f"mean ± standard deviation over the seeds {', '.join(map(str, args.seeds))}."
     if len(args.seeds) == 1:
         head = f"one seed ({args.seeds[0]}), so nothing is known of the spread."
@@ -80,7 +80,7 @@ def seeds_section(args: argparse.Namespace, recipe_words: list[str], results: li
         f"### {args.name}",
         "",
         *[line.replace("{seeds}", head) for line in body],
-        f"{first['machine']}; {seconds:.0f} s a seed; {' to '.join(dates)}. Command:",
+        f"{first['machine']}; {seconds:.0f} s a seed (median, on a shared machine); {' to '.join(dates)}. Command:",
         "",
         f"    {shlex.join(words)}",
     ]
