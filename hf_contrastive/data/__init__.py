@@ -5,6 +5,7 @@ With `MultiCropViews` also `local_pixel_values` [B, crops, C, h, w].
 `load_texts` -> `token_blocks` -> `TextCollator` -> `input_ids` [B, L].
 `load_preferences` -> `tokenize_preferences` -> `PreferenceCollator` -> `chosen_input_ids`, `rejected_input_ids` [B, L].
 `load_completions` -> `tokenize_completions` -> `AnswerCollator` -> `input_ids` [B, L], `num_actions` [B].
+`load_interactions` -> `InteractionDataset` with the parts train, valid, test.
 `load_programs` -> `ProgramPairs` with `PairBatchSampler` -> `PairCollator(ProgramProcessor)` -> `input_ids` [B, 2, L] and others.
 """
 
@@ -39,6 +40,8 @@ from hf_contrastive.utils import import_later
 if TYPE_CHECKING:
     from hf_contrastive.data.completions import load_completions
     from hf_contrastive.data.dialogues import split_dialogue
+    from hf_contrastive.data.interaction_splits import k_core
+    from hf_contrastive.data.interactions import InteractionDataset, load_interactions
     from hf_contrastive.data.loading import list_splits, load_images
     from hf_contrastive.data.preference_collators import AnswerCollator, PreferenceCollator
     from hf_contrastive.data.preference_tokens import (
@@ -93,6 +96,9 @@ _LATER = {
     "load_texts": "hf_contrastive.data.texts",
     "token_blocks": "hf_contrastive.data.texts",
     "train_tokenizer": "hf_contrastive.data.texts",
+    "k_core": "hf_contrastive.data.interaction_splits",
+    "InteractionDataset": "hf_contrastive.data.interactions",
+    "load_interactions": "hf_contrastive.data.interactions",
     "load_completions": "hf_contrastive.data.completions",
     "split_dialogue": "hf_contrastive.data.dialogues",
     "AnswerCollator": "hf_contrastive.data.preference_collators",
@@ -163,6 +169,7 @@ __all__ = [
     "EncodedAnswer",
     "EvalCollator",
     "EvalTransform",
+    "InteractionDataset",
     "LengthReport",
     "MultiCropViews",
     "MultiViewCollator",
@@ -190,6 +197,7 @@ __all__ = [
     "imbalanced_subset",
     "integer_column",
     "is_right",
+    "k_core",
     "lex_program",
     "list_preference_splits",
     "list_program_splits",
@@ -197,6 +205,7 @@ __all__ = [
     "list_text_splits",
     "load_completions",
     "load_images",
+    "load_interactions",
     "load_preferences",
     "load_programs",
     "load_texts",

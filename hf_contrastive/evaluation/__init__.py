@@ -1,4 +1,4 @@
-"""Evaluation of embeddings, generated text and rewards: functions of arrays and texts; no model is known here.
+"""Evaluation of embeddings, recommendations, generated text and rewards: functions of arrays and texts; no model is known here.
 
 The random draws take a seed, nothing touches the global generators, and memory never grows with the product of queries
 and gallery.
@@ -14,6 +14,7 @@ from hf_contrastive.evaluation.geometry import (
 from hf_contrastive.evaluation.intervals import bootstrap_interval
 from hf_contrastive.evaluation.linear import linear_probe
 from hf_contrastive.evaluation.neighbours import knn_accuracy, knn_predict, nearest_neighbours, one_shot_accuracy
+from hf_contrastive.evaluation.recommendation import rank_items, recommendation_metrics
 from hf_contrastive.evaluation.retrieval import retrieval_metrics
 from hf_contrastive.evaluation.reward import (
     FilteredVote,
@@ -61,6 +62,8 @@ __all__ = [
     "pairwise_accuracy",
     "partial_auroc",
     "positive_negative_similarity",
+    "rank_items",
+    "recommendation_metrics",
     "repetition",
     "retrieval_metrics",
     "uniformity",

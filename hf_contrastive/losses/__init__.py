@@ -7,6 +7,7 @@ one text, `goal_contrastive_loss` states of preferred and rejected answers.
 
 from __future__ import annotations
 
+from hf_contrastive.losses.bpr import BPRLoss, bpr_loss, embedding_penalty
 from hf_contrastive.losses.cacr import CACRTerms, cacr_loss, cacr_momentum_loss, cacr_queue_loss
 from hf_contrastive.losses.clip import ClipLoss, clip_loss
 from hf_contrastive.losses.goal import (
@@ -31,6 +32,7 @@ from hf_contrastive.losses.uni_con import uni_con
 
 
 __all__ = [
+    "BPRLoss",
     "BYOLLoss",
     "BradleyTerryLoss",
     "CACRTerms",
@@ -41,12 +43,14 @@ __all__ = [
     "SimCTGLoss",
     "SimSiamLoss",
     "SupConLoss",
+    "bpr_loss",
     "bradley_terry_loss",
     "byol_loss",
     "cacr_loss",
     "cacr_momentum_loss",
     "cacr_queue_loss",
     "clip_loss",
+    "embedding_penalty",
     "goal_contrastive_loss",
     "goal_contrastive_loss_at",
     "goal_loss_of_sums",
