@@ -5,7 +5,7 @@ With `MultiCropViews` also `local_pixel_values` [B, crops, C, h, w].
 `load_texts` -> `token_blocks` -> `TextCollator` -> `input_ids` [B, L].
 `load_preferences` -> `tokenize_preferences` -> `PreferenceCollator` -> `chosen_input_ids`, `rejected_input_ids` [B, L].
 `load_completions` -> `tokenize_completions` -> `AnswerCollator` -> `input_ids` [B, L], `num_actions` [B].
-`load_interactions` -> `InteractionDataset` with the parts train, valid, test.
+`load_interactions` -> `InteractionDataset` -> `TripletDataset` -> `user_ids`, `pos_item_ids`, `neg_item_ids` [B].
 `load_programs` -> `ProgramPairs` with `PairBatchSampler` -> `PairCollator(ProgramProcessor)` -> `input_ids` [B, 2, L] and others.
 """
 
@@ -84,6 +84,7 @@ if TYPE_CHECKING:
         split_questions,
     )
     from hf_contrastive.data.texts import TextCollator, list_text_splits, load_texts, token_blocks, train_tokenizer
+    from hf_contrastive.data.triplets import TripletDataset, UserHistories, collate_triplets
     from hf_contrastive.data.word_problems import is_right, make_word_problems, make_word_solutions, word_problem_texts
 
 # imported on first use: `datasets` takes seconds, and a spawned dataloader worker needs none of it
@@ -99,6 +100,9 @@ _LATER = {
     "k_core": "hf_contrastive.data.interaction_splits",
     "InteractionDataset": "hf_contrastive.data.interactions",
     "load_interactions": "hf_contrastive.data.interactions",
+    "TripletDataset": "hf_contrastive.data.triplets",
+    "UserHistories": "hf_contrastive.data.triplets",
+    "collate_triplets": "hf_contrastive.data.triplets",
     "load_completions": "hf_contrastive.data.completions",
     "split_dialogue": "hf_contrastive.data.dialogues",
     "AnswerCollator": "hf_contrastive.data.preference_collators",
@@ -184,7 +188,10 @@ __all__ = [
     "ProgramProcessor",
     "SimCLRViews",
     "TextCollator",
+    "TripletDataset",
     "UnusableProgram",
+    "UserHistories",
+    "collate_triplets",
     "column_names_of",
     "decode_image",
     "duplicates_per_batch",

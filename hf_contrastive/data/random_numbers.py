@@ -55,8 +55,9 @@ def stateless_uniform(seed: int, epoch: int, index: np.ndarray, view: np.ndarray
     ```
     """
     with np.errstate(over="ignore"):  # wrap-around is the arithmetic that is meant
-        state = _mix(_word(seed) + _GOLDEN)
-        for part in (epoch, index, view):
+        state = np.zeros(1, dtype=np.uint64)
+        # the seed goes through the same steps: mixed in beside the epoch it would be exchangeable with it
+        for part in (seed, epoch, index, view):
             state = _mix((state ^ _mix(_word(part) + _GOLDEN)) + _GOLDEN)
         counters = np.arange(1, draws + 1, dtype=np.uint64) * _GOLDEN
         words = _mix(state[:, None] + counters[None, :])

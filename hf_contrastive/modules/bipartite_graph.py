@@ -1,0 +1,204 @@
+"""The graph of users and items, and the propagation of embeddings along its edges."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
+
+
+# numbers looked up at a time for the gradient of edge weights (64 MiB in float32)
+_CHUNK = 2**24
+
+
+class BipartiteGraph(nn.Module):
+    """Users and items as nodes (users first), an edge in both directions for every pair, weighted by D^-1/2 A D^-1/2.
+
+    A is binary: a repeated pair is one edge. D counts the neighbours of a node; a node without any has no edge, and its row
+    is 0. Edges are stored by rows (CSR), each row sorted by column. All tensors are buffers that are not saved: the graph is
+    data, not a weight.
+
+    Args:
+        users (`LongTensor` `[E]`), items (`LongTensor` `[E]`): the pairs of the training part, numbered from 0.
+        num_users (`int`), num_items (`int`): how many there are.
+
+    Raises:
+        ValueError: no pair, lists of different length, or a number outside its range.
+
+    Example:
+
+    ```python
+    >>> import torch
+    >>> from hf_contrastive.modules.bipartite_graph import BipartiteGraph
+    >>> graph = BipartiteGraph(torch.tensor([0, 0, 1]), torch.tensor([0, 1, 1]), num_users=2, num_items=2)
+    >>> graph.num_edges, graph.propagate(torch.eye(4)).shape
+    (6, torch.Size([4, 4]))
+
+    ```
+    """
+
+    starts: Tensor
+    columns: Tensor
+    weights: Tensor
+    mirror: Tensor
+
+    def __init__(self, users: Any, items: Any, num_users: int, num_items: int) -> None:
+        super().__init__()
+        self.num_users, self.num_items = num_users, num_items
+        self.num_nodes = num_users + num_items
+        users, items = (torch.as_tensor(ids).long().cpu() for ids in (users, items))
+        _check_ids(users, items, num_users, num_items)
+        # sorted by user, then by item; the other half by item, then by user
+        keys = torch.unique(users * num_items + items)
+        user, item = keys // num_items, keys % num_items
+        by_item = torch.sort(item, stable=True).indices
+        degrees = torch.cat([torch.bincount(user, minlength=num_users), torch.bincount(item, minlength=num_items)])
+        pairs = len(keys)
+        # place of the edge in the other direction
+        mirror = torch.empty(2 * pairs, dtype=torch.long)
+        mirror[by_item] = torch.arange(pairs) + pairs
+        mirror[pairs:] = by_item
+        columns = torch.cat([item + num_users, user[by_item]])
+        tensors = {
+            "starts": torch.cat([torch.zeros(1, dtype=torch.long), degrees.cumsum(0)]),
+            "columns": columns,
+            "mirror": mirror,
+            "weights": _normalised(degrees, columns),
+        }
+        for name, tensor in tensors.items():
+            self.register_buffer(name, tensor, persistent=False)
+
+    @property
+    def num_edges(self) -> int:
+        """Stored edges, two a pair."""
+        return len(self.columns)
+
+    def degrees(self) -> Tensor:
+        """Neighbours of every node, `[num_nodes]`."""
+        return self.starts.diff()
+
+    def rows(self) -> Tensor:
+        """The node at the head of every edge, `[num_edges]`."""
+        return torch.repeat_interleave(
+            torch.arange(self.num_nodes, device=self.starts.device), self.degrees(), output_size=self.num_edges
+        )
+
+    def keep_edges(self, keep: Tensor, *, renormalise: bool = True) -> Tensor:
+        """Weights of the graph without some of its pairs.
+
+        Args:
+            keep (bool `Tensor` `[num_edges]`): what stays; both directions of a pair alike, unless `renormalise` is off.
+            renormalise (`bool`, defaults to `True`): by the degrees that are left (SGL); otherwise the weights of the whole graph.
+
+        Returns:
+            `Tensor` `[num_edges]`: 0 for what was dropped.
+        """
+        kept = keep.to(self.weights.dtype)
+        if not renormalise:
+            return self.weights * kept
+        degrees = torch.zeros(self.num_nodes, dtype=kept.dtype, device=kept.device).index_add_(0, self.rows(), kept)
+        scale = torch.where(degrees > 0, degrees, 1.0).rsqrt()
+        return kept * torch.repeat_interleave(scale, self.degrees(), output_size=self.num_edges) * scale[self.columns]
+
+    def propagate(self, x: Tensor, weights: Tensor | None = None) -> Tensor:
+        """One step along the edges: row n becomes the weighted sum of its neighbours' rows.
+
+        Args:
+            x (`Tensor` `[num_nodes, dim]`): rows of users, then of items.
+            weights (`Tensor` `[num_edges]`, *optional*): of the edges instead of the graph's own, with gradient; they need
+                not be symmetric.
+
+        Returns:
+            `Tensor` `[num_nodes, dim]`, of the type of `x`.
+        """
+        if x.dim() != 2 or len(x) != self.num_nodes:
+            raise ValueError(
+                f"`x` has shape {list(x.shape)}, expected [{self.num_nodes}, dim]: {self.num_users} users, then "
+                f"{self.num_items} items."
+            )
+        if weights is None:
+            # symmetric: the way back is the way there
+            return _Propagate.apply(x, self.weights.to(x.dtype), self.starts, self.columns, None)
+        if weights.shape != self.weights.shape:
+            raise ValueError(
+                f"`weights` has shape {list(weights.shape)}, expected one for each of {self.num_edges} edges."
+            )
+        return _Propagate.apply(x, weights.to(x.dtype), self.starts, self.columns, self.mirror)
+
+    def edges(self) -> tuple[Tensor, Tensor]:
+        """Head and tail of every edge and its weight, for inspection.
+
+        Returns:
+            `(index [2, num_edges], weights [num_edges])`, row by row.
+        """
+        return torch.stack([self.rows(), self.columns]), self.weights
+
+    def extra_repr(self) -> str:
+        return f"num_users={self.num_users}, num_items={self.num_items}, num_edges={self.num_edges}"
+
+
+class _Propagate(torch.autograd.Function):
+    """Sums of weighted rows, one bag a node; the kernel of embedding bags is several times faster than sparse products.
+
+    The way back is the same sum with the weights of the opposite edges, so that no transposed graph is made.
+    """
+
+    @staticmethod
+    def forward(ctx, x, weights, starts, columns, mirror):
+        ctx.save_for_backward(x if weights.requires_grad else None, weights, starts, columns, mirror)
+        return _sum_rows(x, weights, starts, columns)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx, grad):
+        x, weights, starts, columns, mirror = ctx.saved_tensors
+        grad = grad.contiguous()
+        grad_x = grad_weights = None
+        if ctx.needs_input_grad[0]:
+            grad_x = _sum_rows(grad, weights if mirror is None else weights[mirror], starts, columns)
+        if ctx.needs_input_grad[1]:
+            grad_weights = _edge_products(grad, x, starts, columns)
+        return grad_x, grad_weights, None, None, None
+
+
+def _sum_rows(x: Tensor, weights: Tensor, starts: Tensor, columns: Tensor) -> Tensor:
+    with torch.autocast(x.device.type, enabled=False):
+        return F.embedding_bag(columns, x, starts, mode="sum", per_sample_weights=weights, include_last_offset=True)
+
+
+def _edge_products(heads: Tensor, tails: Tensor, starts: Tensor, columns: Tensor) -> Tensor:
+    """heads[row] . tails[column] for every edge, without holding the rows of all edges."""
+    rows = torch.repeat_interleave(
+        torch.arange(len(heads), device=starts.device), starts.diff(), output_size=len(columns)
+    )
+    products = torch.empty(len(columns), dtype=heads.dtype, device=heads.device)
+    step = max(1, _CHUNK // heads.shape[1])
+    for start in range(0, len(columns), step):
+        part = slice(start, start + step)
+        products[part] = torch.linalg.vecdot(heads[rows[part]], tails[columns[part]])
+    return products
+
+
+def _normalised(degrees: Tensor, columns: Tensor) -> Tensor:
+    """1 / sqrt(d_row d_column) of every edge, in float64."""
+    scale = degrees.clamp(min=1).double().rsqrt()
+    return torch.repeat_interleave(scale, degrees, output_size=len(columns)) * scale[columns]
+
+
+def _check_ids(users: Tensor, items: Tensor, num_users: int, num_items: int) -> None:
+    if users.dim() != 1 or users.shape != items.shape:
+        raise ValueError(
+            f"`users` and `items` must be lists of the same length, got {list(users.shape)} and {list(items.shape)}."
+        )
+    if not len(users):
+        raise ValueError("there is no pair of user and item: the training part is empty.")
+    for name, ids, count in (("users", users, num_users), ("items", items, num_items)):
+        low, high = (int(value) for value in ids.aminmax())
+        if low < 0 or high >= count:
+            raise ValueError(f"`{name}` go from {low} to {high}, but there are {count} of them, 0 to {count - 1}.")
+
+
+__all__ = ["BipartiteGraph"]

@@ -1,0 +1,117 @@
+"""The graph of users and items: dense products, gradients of both kinds, dropped edges, bad input."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from hf_contrastive.modules import bipartite_graph
+from hf_contrastive.modules.bipartite_graph import BipartiteGraph
+
+
+USERS, ITEMS = 9, 7
+
+
+def make(seed: int = 0) -> tuple[BipartiteGraph, torch.Tensor]:
+    """A graph with a user and an item without edges, and its binary adjacency."""
+    generator = torch.Generator().manual_seed(seed)
+    users = torch.randint(0, USERS - 1, (30,), generator=generator)
+    items = torch.randint(1, ITEMS, (30,), generator=generator)
+    dense = torch.zeros(USERS + ITEMS, USERS + ITEMS, dtype=torch.float64)
+    dense[users, USERS + items] = dense[USERS + items, users] = 1.0
+    return BipartiteGraph(users, items, USERS, ITEMS), dense
+
+
+def normalised(dense: torch.Tensor) -> torch.Tensor:
+    degrees = dense.sum(1)
+    scale = torch.where(degrees > 0, degrees, 1.0).rsqrt()
+    return scale[:, None] * dense * scale
+
+
+def to_dense(graph: BipartiteGraph, weights: torch.Tensor) -> torch.Tensor:
+    dense = torch.zeros(graph.num_nodes, graph.num_nodes, dtype=weights.dtype)
+    dense[tuple(graph.edges()[0])] = weights
+    return dense
+
+
+def test_edges_are_the_normalised_adjacency():
+    graph, dense = make()
+    index, weights = graph.edges()
+    torch.testing.assert_close(to_dense(graph, weights), normalised(dense))
+    assert torch.equal(index, dense.nonzero().T)  # row by row, each row sorted
+    assert torch.equal(graph.degrees(), dense.sum(1).long())
+    # the edge in the other direction
+    assert torch.equal(index[:, graph.mirror], index.flip(0))
+    assert not graph.state_dict()  # data, not weights
+
+
+def test_propagation_is_the_dense_product_with_its_gradient():
+    graph, dense = make()
+    x = torch.randn(graph.num_nodes, 5, dtype=torch.float64, requires_grad=True)
+    y = graph.propagate(graph.propagate(x))
+    expected = normalised(dense) @ normalised(dense) @ x
+    torch.testing.assert_close(y, expected)
+    target = torch.randn_like(y)
+    torch.testing.assert_close(*(torch.autograd.grad((out * target).sum(), x)[0] for out in (y, expected)))
+    assert float(y.detach()[[USERS - 1, USERS]].abs().max()) == 0.0  # those without an edge
+    torch.testing.assert_close(graph.propagate(x.float()).double(), normalised(dense) @ x, rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("chunk", [None, 8])
+def test_weights_of_your_own_have_a_gradient(chunk, monkeypatch):
+    if chunk is not None:
+        monkeypatch.setattr(bipartite_graph, "_CHUNK", chunk)
+    graph, _ = make()
+    x = torch.randn(graph.num_nodes, 3, dtype=torch.float64, requires_grad=True)
+    weights = torch.rand(graph.num_edges, dtype=torch.float64, requires_grad=True)  # not symmetric
+    torch.testing.assert_close(graph.propagate(x, weights), to_dense(graph, weights.detach()) @ x)
+    assert torch.autograd.gradcheck(graph.propagate, (x, weights))
+
+
+def test_dropped_edges():
+    graph, dense = make()
+    generator = torch.Generator().manual_seed(1)
+    pair = torch.rand(graph.num_edges // 2, generator=generator) < 0.5
+    keep = torch.cat([pair, pair])
+    keep[graph.mirror[: graph.num_edges // 2]] = pair  # both directions of a pair
+    left = to_dense(graph, keep.double()) * dense
+    assert torch.equal(left, left.T)
+    torch.testing.assert_close(to_dense(graph, graph.keep_edges(keep)), normalised(left))
+    torch.testing.assert_close(
+        to_dense(graph, graph.keep_edges(keep, renormalise=False)), normalised(dense) * (left > 0)
+    )
+    nothing = graph.keep_edges(torch.zeros_like(keep))
+    assert float(nothing.abs().max()) == 0.0
+
+
+def test_moves_and_casts_like_any_module():
+    graph, _ = make()
+    x = torch.randn(graph.num_nodes, 4)
+    expected = graph.propagate(x)
+    half = graph.to(torch.float32)  # a model that is cast takes its graph along
+    torch.testing.assert_close(half.propagate(x), expected)
+    assert half.columns.dtype == torch.long
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        assert torch.equal(graph.propagate(x), expected)
+
+
+@pytest.mark.parametrize(
+    ("users", "items", "message"),
+    [
+        ([0, 1], [0], r"lists of the same length, got \[2\] and \[1\]"),
+        ([], [], "the training part is empty"),
+        ([0, 9], [0, 1], "`users` go from 0 to 9, but there are 9 of them, 0 to 8"),
+        ([0, 1], [-1, 1], "`items` go from -1 to 1"),
+    ],
+)
+def test_bad_pairs(users, items, message):
+    with pytest.raises(ValueError, match=message):
+        BipartiteGraph(torch.tensor(users, dtype=torch.long), torch.tensor(items, dtype=torch.long), USERS, ITEMS)
+
+
+def test_bad_rows():
+    graph, _ = make()
+    with pytest.raises(ValueError, match=r"`x` has shape \[3, 4\], expected \[16, dim\]: 9 users, then 7 items"):
+        graph.propagate(torch.ones(3, 4))
+    with pytest.raises(ValueError, match=r"`weights` has shape \[2\], expected one for each of"):
+        graph.propagate(torch.ones(16, 4), torch.ones(2))
