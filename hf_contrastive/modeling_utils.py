@@ -106,6 +106,14 @@ class ContrastivePreTrainedModel(PreTrainedModel):
         kwargs.setdefault("save_original_format", False)
         with atomic_folder(Path(save_directory)) as folder:
             super().save_pretrained(folder, *args, **kwargs)
+            self.write_extra_files(folder)
+
+    def write_extra_files(self, folder: Path) -> None:
+        """What a model keeps beside its weights; the folder is moved into place when all is written.
+
+        Args:
+            folder (`Path`): where config and weights lie.
+        """
 
     def push_to_hub(self, repo_id: str, **kwargs: Any) -> Any:
         """Upload config, weights and a model card to the hub; see `hf_contrastive.hub.push_to_hub` for arguments."""

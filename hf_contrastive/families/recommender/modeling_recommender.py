@@ -1,0 +1,492 @@
+"""Tables of users and items, the pairwise objective, and top-N recommendation from a checkpoint."""
+
+from __future__ import annotations
+
+import difflib
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from transformers import initialization as init
+from transformers.utils import ModelOutput, cached_file
+
+from hf_contrastive.distributed import all_gather_no_grad
+from hf_contrastive.families.recommender.configuration_recommender import RecommenderConfig
+from hf_contrastive.losses import bpr_loss, embedding_penalty, info_nce
+from hf_contrastive.modeling_utils import ContrastivePreTrainedModel, evaluation_mode
+from hf_contrastive.modules.bipartite_graph import BipartiteGraph
+from hf_contrastive.modules.interaction_history import InteractionHistory
+
+
+ID_MAPS = "id_maps.json"
+
+
+@dataclass
+class RecommenderOutput(ModelOutput):
+    """Output of a recommender on a batch of triples.
+
+    Args:
+        loss (`torch.FloatTensor`, scalar): the objective; averaged over processes it is that of the joined batch.
+        bpr_loss (`torch.FloatTensor`, scalar): the pairwise term.
+        reg_loss (`torch.FloatTensor`, scalar): the penalty on the embeddings, without its weight.
+        user_embeds (`torch.FloatTensor` `[batch, dim]`): final vectors of the users.
+        pos_item_embeds (`torch.FloatTensor` `[batch, dim]`): final vectors of the chosen items.
+    """
+
+    loss: torch.Tensor | None = None
+    bpr_loss: torch.Tensor | None = None
+    reg_loss: torch.Tensor | None = None
+    user_embeds: torch.Tensor | None = None
+    pos_item_embeds: torch.Tensor | None = None
+
+
+class RecommenderModel(ContrastivePreTrainedModel):
+    """Base of recommenders: one class trains and recommends.
+
+    A system says in `propagate` how final vectors come from the tables, and in `loss_terms` what is learned beyond the pairwise
+    loss. Final vectors are saved with the model, so that a checkpoint recommends without its graph.
+
+    Args:
+        config ([`RecommenderConfig`]): sizes and objective.
+    """
+
+    config: RecommenderConfig
+    base_model_prefix = ""
+    main_input_name = "user_ids"
+    view_inputs = ("user_ids", "pos_item_ids", "neg_item_ids")
+    readouts = ("user", "item")
+    output_class: type[RecommenderOutput] = RecommenderOutput
+    objective_formula = (
+        "BPR: mean of log(1 + exp(score of another item - score of the chosen one)) + {reg_weight:g} x penalty"
+    )
+    _keys_to_ignore_on_load_missing = [r"^history\."]
+    _keys_to_ignore_on_load_unexpected = [r"^history\."]
+
+    user_vectors: Tensor
+    item_vectors: Tensor
+    vectors_ready: Tensor
+
+    def __init__(self, config: RecommenderConfig) -> None:
+        super().__init__(config)
+        self.user_embedding = nn.Embedding(config.num_users, config.hidden_size)
+        self.item_embedding = nn.Embedding(config.num_items, config.hidden_size)
+        self.history = InteractionHistory(config.num_users, config.num_items, config.num_interactions)
+        self.register_buffer("user_vectors", torch.zeros(config.num_users, self.vector_size(config)))
+        self.register_buffer("item_vectors", torch.zeros(config.num_items, self.vector_size(config)))
+        self.register_buffer("vectors_ready", torch.zeros((), dtype=torch.long))
+        self.user_tokens: list[str] | None = None
+        self.item_tokens: list[str] | None = None
+        self.build_parts()
+        self.post_init()
+
+    @staticmethod
+    def vector_size(config: RecommenderConfig) -> int:
+        """Numbers of a final vector."""
+        return config.hidden_size
+
+    def build_parts(self) -> None:
+        """Parts beyond the tables."""
+
+    def _init_weights(self, module: nn.Module) -> None:
+        super()._init_weights(module)
+        if isinstance(module, nn.Embedding):
+            config = self.config
+            if config.initializer == "normal":
+                init.normal_(module.weight, std=config.initializer_range)
+            elif config.initializer == "xavier_uniform":
+                init.xavier_uniform_(module.weight)
+            else:
+                rows, columns = module.weight.shape
+                init.normal_(module.weight, std=(2.0 / (rows + columns)) ** 0.5)
+        if isinstance(module, RecommenderModel):
+            for buffer in (module.user_vectors, module.item_vectors, module.vectors_ready):
+                init.zeros_(buffer)
+
+    # ------------------------------------------------------------------------------------------------ interactions
+
+    def set_interactions(
+        self,
+        users: Any,
+        items: Any,
+        *,
+        user_tokens: Sequence[str] | None = None,
+        item_tokens: Sequence[str] | None = None,
+    ) -> None:
+        """Give the training pairs: the graph to propagate along, and what recommendations leave out.
+
+        Args:
+            users (`[E]` whole numbers), items (`[E]` whole numbers): the pairs of the training part, for example
+                `data.part("train")`.
+            user_tokens (`list[str]`, *optional*), item_tokens (`list[str]`, *optional*): names by number, saved with the model.
+
+        Raises:
+            ValueError: no pair, numbers outside the tables, or another number of names than rows.
+        """
+        for kind, tokens, rows in (
+            ("user", user_tokens, self.config.num_users),
+            ("item", item_tokens, self.config.num_items),
+        ):
+            if tokens is not None and len(tokens) != rows:
+                raise ValueError(f"{len(tokens)} {kind} tokens were given, but the model has num_{kind}s={rows}.")
+        self.history.set_pairs(users, items)
+        self.config.num_interactions = len(self.history.items)
+        self.user_tokens = None if user_tokens is None else [str(token) for token in user_tokens]
+        self.item_tokens = None if item_tokens is None else [str(token) for token in item_tokens]
+        self.vectors_ready.zero_()
+
+    def graph(self) -> BipartiteGraph:
+        """The graph of the training pairs."""
+        return self.history.graph()
+
+    # ------------------------------------------------------------------------------------------------------ training
+
+    def tables(self) -> Tensor:
+        """Rows of users, then of items, `[num_users + num_items, hidden_size]`."""
+        return torch.cat([self.user_embedding.weight, self.item_embedding.weight])
+
+    def propagate(self) -> tuple[Tensor, Tensor]:
+        """Final vectors of all users and items, with gradient.
+
+        Returns:
+            `(users [num_users, dim], items [num_items, dim])`.
+        """
+        raise NotImplementedError
+
+    def propagate_in_training(self, **draws: Tensor | None) -> tuple[Tensor, Tensor]:
+        """Final vectors as the objective sees them, where they are others than those of inference (dropped edges).
+
+        Args:
+            **draws (`Tensor`, *optional*): random draws of the system, to fix them.
+        """
+        return self.propagate()
+
+    def split(self, nodes: Tensor) -> tuple[Tensor, Tensor]:
+        """Rows of users and rows of items."""
+        return nodes[: self.config.num_users], nodes[self.config.num_users :]
+
+    def embed_views(self, user_ids: Tensor, pos_item_ids: Tensor, neg_item_ids: Tensor) -> dict[str, Tensor]:
+        """The numbers of a batch, checked; vectors are made for all of them at once in `compute_objective`.
+
+        Args:
+            user_ids (`LongTensor` `[batch]`), pos_item_ids (`LongTensor` `[batch]`), neg_item_ids (`LongTensor` `[batch]` or
+                `[batch, negatives]`).
+        """
+        self._check_ids("user_ids", user_ids, self.config.num_users)
+        for name, ids in (("pos_item_ids", pos_item_ids), ("neg_item_ids", neg_item_ids)):
+            self._check_ids(name, ids, self.config.num_items)
+            if len(ids) != len(user_ids):
+                raise ValueError(f"`user_ids` has {len(user_ids)} rows and `{name}` {len(ids)}; give one for each.")
+        return {"user_ids": user_ids, "pos_item_ids": pos_item_ids, "neg_item_ids": neg_item_ids}
+
+    def _check_ids(self, name: str, ids: Tensor, rows: int) -> None:
+        if ids.is_floating_point() or ids.dtype == torch.bool:
+            raise ValueError(f"`{name}` must hold whole numbers, got {ids.dtype}.")
+        if ids.numel() and not 0 <= int(ids.min()) <= int(ids.max()) < rows:
+            raise ValueError(
+                f"`{name}` goes from {int(ids.min())} to {int(ids.max())}, but the model has 0 to {rows - 1}."
+            )
+
+    def compute_objective(
+        self, embeds: dict[str, Tensor], return_loss: bool = True, **draws: Tensor | None
+    ) -> RecommenderOutput:
+        """The objective over a batch.
+
+        Args:
+            embeds (`dict`): what `embed_views` returns.
+            return_loss (`bool`, defaults to `True`): compute the loss.
+            **draws (`Tensor`, *optional*): random draws of the system, to fix them.
+        """
+        users, items = self.propagate_in_training(**draws)
+        user, positive = users[embeds["user_ids"]], items[embeds["pos_item_ids"]]
+        terms: dict[str, Tensor] = {}
+        if return_loss:
+            negative = items[embeds["neg_item_ids"]]
+            config = self.config
+            scores = (
+                (user * positive).sum(-1),
+                (user[:, None] * negative if negative.dim() == 3 else user * negative).sum(-1),
+            )
+            terms["bpr_loss"] = bpr_loss(*scores, form=config.bpr_form)
+            terms["reg_loss"] = self.penalty(embeds)
+            terms["loss"] = terms["bpr_loss"] + config.reg_weight * terms["reg_loss"]
+            terms = self.loss_terms(terms, embeds, users, items, **draws)
+        return self.output_class(**terms, user_embeds=user, pos_item_embeds=positive)
+
+    def penalty(self, embeds: dict[str, Tensor]) -> Tensor:
+        """The penalty on the table rows of the batch, without its weight."""
+        rows = [self.user_embedding(embeds["user_ids"]), self.item_embedding(embeds["pos_item_ids"])]
+        negative = self.item_embedding(embeds["neg_item_ids"])
+        rows += negative.unbind(1) if negative.dim() == 3 else [negative]
+        return embedding_penalty(*rows, form=self.config.penalty_form, gather=True)
+
+    def loss_terms(
+        self,
+        terms: dict[str, Tensor],
+        embeds: dict[str, Tensor],
+        users: Tensor,
+        items: Tensor,
+        **draws: Tensor | None,
+    ) -> dict[str, Tensor]:
+        """What the system adds to the pairwise objective.
+
+        Args:
+            terms (`dict`): `loss`, `bpr_loss`, `reg_loss`.
+            embeds (`dict`): what `embed_views` returns.
+            users (`[num_users, dim]`), items (`[num_items, dim]`): final vectors.
+            **draws (`Tensor`, *optional*): random draws of the system, to fix them.
+
+        Returns:
+            The fields of `output_class`.
+        """
+        return terms
+
+    def forward(
+        self,
+        user_ids: Tensor,
+        pos_item_ids: Tensor | None = None,
+        neg_item_ids: Tensor | None = None,
+        return_loss: bool = True,
+    ) -> RecommenderOutput:
+        """Score triples.
+
+        Args:
+            user_ids (`LongTensor` `[batch]`): users.
+            pos_item_ids (`LongTensor` `[batch]`): an item of each that the user chose.
+            neg_item_ids (`LongTensor` `[batch]` or `[batch, negatives]`): items that the user did not choose.
+            return_loss (`bool`, defaults to `True`): compute the loss.
+
+        Returns:
+            [`RecommenderOutput`].
+
+        Raises:
+            ValueError: numbers outside the tables, rows that do not fit, missing items, or no interactions where the model
+                propagates along them.
+        """
+        return self.compute_objective(self.embed_triples(user_ids, pos_item_ids, neg_item_ids), return_loss)
+
+    def embed_triples(
+        self, user_ids: Tensor, pos_item_ids: Tensor | None, neg_item_ids: Tensor | None
+    ) -> dict[str, Tensor]:
+        """`embed_views` of arguments that transformers' conventions make optional."""
+        if pos_item_ids is None or neg_item_ids is None:
+            raise ValueError(
+                "`pos_item_ids` and `neg_item_ids` are needed; `recommend` and `encode` take users alone."
+            )
+        return self.embed_views(user_ids, pos_item_ids, neg_item_ids)
+
+    def after_optimizer_step(self) -> None:
+        """Final vectors are no longer those of the tables."""
+        super().after_optimizer_step()
+        self.vectors_ready.zero_()
+
+    # ----------------------------------------------------------------------------------------------------- inference
+
+    @torch.no_grad()
+    def refresh_vectors(self) -> None:
+        """Compute the final vectors of all users and items from the tables and the graph."""
+        with evaluation_mode(self):
+            users, items = self.propagate()
+        self.user_vectors.copy_(users)
+        self.item_vectors.copy_(items)
+        self.vectors_ready.fill_(1)
+
+    def vectors(self) -> tuple[Tensor, Tensor]:
+        """Final vectors, `(users [num_users, dim], items [num_items, dim])`; computed where they are not those of the tables."""
+        if not int(self.vectors_ready):
+            self.refresh_vectors()
+        return self.user_vectors, self.item_vectors
+
+    def recommend(
+        self,
+        users: Sequence[Any] | Tensor,
+        k: int = 10,
+        *,
+        exclude_seen: bool = True,
+        exclude: Sequence[Any] | None = None,
+    ) -> list[list[tuple[Any, float]]]:
+        """The k best items for each user.
+
+        Args:
+            users (`Sequence` of tokens, or of whole numbers where the model knows no tokens): whom to recommend to.
+            k (`int`, defaults to 10): how many items.
+            exclude_seen (`bool`, defaults to `True`): leave out what the user has in training.
+            exclude (`Sequence`, *optional*): items (tokens or numbers, as `users`) that nobody gets, for example what is sold out.
+
+        Returns:
+            For each user a list of `(item, score)`, best first; shorter than k where nothing is left.
+
+        Raises:
+            ValueError: unknown users or items, k larger than the catalogue, or no training pairs to leave out.
+
+        Example:
+
+        ```python
+        >>> import torch
+        >>> from hf_contrastive.models.mf.configuration_mf import MFConfig
+        >>> from hf_contrastive.models.mf.modeling_mf import MFModel
+        >>> model = MFModel(MFConfig(num_users=2, num_items=3))
+        >>> tokens = {"user_tokens": ["ann", "bob"], "item_tokens": ["tea", "milk", "rice"]}
+        >>> model.set_interactions([0, 0, 1], [0, 1, 2], **tokens)
+        >>> [item for item, score in model.recommend(["ann"], k=3)[0]]
+        ['rice']
+
+        ```
+        """
+        return recommend_items(self, users, k, exclude_seen=exclude_seen, exclude=exclude)
+
+    def _embed_for_encode(
+        self, user_ids: Tensor | None = None, item_ids: Tensor | None = None, *, readout: str
+    ) -> Tensor:
+        ids = user_ids if item_ids is None else item_ids
+        if ids is None:
+            raise ValueError("give `user_ids` or, with readout='item', `item_ids`.")
+        self._check_ids("item_ids" if readout == "item" else "user_ids", ids, getattr(self.config, f"num_{readout}s"))
+        return self.vectors()[self.readouts.index(readout)][ids]
+
+    def save_pretrained(self, save_directory: Any, *args: Any, **kwargs: Any) -> None:
+        """Save as every model does, with final vectors and names of users and items."""
+        if kwargs.get("is_main_process", True) is not False and (not int(self.vectors_ready)) and self.can_propagate():
+            self.refresh_vectors()
+            state = kwargs.get("state_dict")
+            if state is not None:  # the trainer's, made before
+                for name in ("user_vectors", "item_vectors", "vectors_ready"):
+                    if name in state:
+                        state[name] = getattr(self, name)
+        super().save_pretrained(save_directory, *args, **kwargs)
+
+    def write_extra_files(self, folder: Path) -> None:
+        """Names of users and items, beside the weights."""
+        names = {"users": self.user_tokens, "items": self.item_tokens}
+        if any(tokens is not None for tokens in names.values()):
+            (folder / ID_MAPS).write_text(json.dumps(names, ensure_ascii=False), encoding="utf-8")
+
+    @classmethod
+    def from_pretrained(cls, pretrained_model_name_or_path: Any, *args: Any, **kwargs: Any) -> Any:
+        """Load as every model, with the names of users and items."""
+        names = ("revision", "token", "cache_dir", "subfolder", "local_files_only")
+        options = {name: kwargs[name] for name in names if kwargs.get(name) is not None}
+        loaded = super().from_pretrained(pretrained_model_name_or_path, *args, **kwargs)
+        model = loaded[0] if isinstance(loaded, tuple) else loaded
+        file = cached_file(
+            pretrained_model_name_or_path, ID_MAPS, _raise_exceptions_for_missing_entries=False, **options
+        )
+        if file is not None:
+            found = json.loads(Path(file).read_text(encoding="utf-8"))
+            model.user_tokens, model.item_tokens = found["users"], found["items"]
+        return loaded
+
+    def can_propagate(self) -> bool:
+        """Whether final vectors can be computed now."""
+        return self.history.is_set
+
+
+def recommend_items(
+    model: RecommenderModel,
+    users: Sequence[Any] | Tensor,
+    k: int,
+    *,
+    exclude_seen: bool = True,
+    exclude: Sequence[Any] | None = None,
+) -> list[list[tuple[Any, float]]]:
+    """See [`RecommenderModel.recommend`]."""
+    wanted = _numbers_of(users, model.user_tokens, model.config.num_users, "user")
+    hidden = _numbers_of(exclude or [], model.item_tokens, model.config.num_items, "item")
+    left = model.config.num_items - len(set(hidden))
+    if not 1 <= k <= left:
+        raise ValueError(f"`k` is {k}, but there are {left} items to recommend; expected 1 to {left}.")
+    if exclude_seen and not model.history.is_set:
+        raise ValueError(
+            "the checkpoint does not say what users have seen (saved with save_memory=False?); pass exclude_seen=False, or call "
+            "set_interactions with the training pairs."
+        )
+    user_vectors, item_vectors = model.vectors()
+    columns = item_vectors.T
+    answers = []
+    step = max(1, 2**23 // model.config.num_items)
+    for start in range(0, len(wanted), step):
+        part = wanted[start : start + step]
+        scores = (user_vectors[part] @ columns).float()
+        if hidden:
+            scores[:, hidden] = -torch.inf
+        if exclude_seen:
+            scores[model.history.places(torch.tensor(part, device=scores.device))] = -torch.inf
+        values, items = scores.topk(k, dim=1)
+        for row, numbers in zip(values.tolist(), items.tolist(), strict=True):
+            names = numbers if model.item_tokens is None else [model.item_tokens[number] for number in numbers]
+            answers.append([(name, score) for name, score in zip(names, row, strict=True) if score > -torch.inf])
+    return answers
+
+
+def _numbers_of(ids: Sequence[Any] | Tensor, tokens: list[str] | None, rows: int, kind: str) -> list[int]:
+    values = ids.tolist() if isinstance(ids, Tensor) else list(ids)
+    if isinstance(ids, str):
+        raise ValueError(f"expected a list of {kind}s, got the text {ids!r}; put it into a list")
+    if tokens is None:
+        bad = next((value for value in values if not isinstance(value, int) or not 0 <= value < rows), None)
+        if bad is not None:
+            raise ValueError(f"unknown {kind} {bad!r}: the model has no {kind} tokens, {kind}s are 0 to {rows - 1}.")
+        return values
+    number = {token: place for place, token in enumerate(tokens)}
+    unknown = [str(value) for value in values if str(value) not in number]
+    if unknown:
+        near = difflib.get_close_matches(unknown[0], tokens[:10000], n=3)
+        hint = f"; similar are {', '.join(near)}" if near else ""
+        raise ValueError(f"{len(unknown)} unknown {kind}s (first: {unknown[0]!r}){hint}.")
+    return [number[str(value)] for value in values]
+
+
+def global_unique(ids: Tensor) -> Tensor:
+    """Different numbers of the batch of all processes, sorted, the same on every process."""
+    return torch.unique(all_gather_no_grad(ids.flatten()))
+
+
+def contrast_nodes(first: Tensor, second: Tensor, ids: Tensor, temperature: float) -> Tensor:
+    """InfoNCE between two views of the nodes of a batch: each node of the first view finds itself among those of the second.
+
+    Args:
+        first (`Tensor` `[nodes, dim]`), second (`Tensor` `[nodes, dim]`): the views, of all nodes.
+        ids (`LongTensor` `[batch]`): nodes of this process's batch; each counts once, whatever the process.
+        temperature (`float`): T.
+
+    Returns:
+        `Tensor`: a scalar, the same on every process; 0 where the batch has a single node.
+    """
+    nodes = global_unique(ids)
+    if len(nodes) < 2:
+        return (first[nodes] * 0).sum()
+    return info_nce(first[nodes], second[nodes], temperature=temperature)
+
+
+def contrast_with_all(
+    first: Tensor, second: Tensor, ids: Tensor, temperature: float, reduction: str = "mean"
+) -> Tensor:
+    """InfoNCE between two views with all nodes of the second view as negatives (SGL as in RecBole): the cost grows with the
+    number of nodes, use it below 10^5.
+
+    Args:
+        first (`Tensor` `[nodes, dim]`), second (`Tensor` `[nodes, dim]`): the views, of all nodes.
+        ids (`LongTensor` `[batch]`): nodes of this process's batch; repeated ones count again.
+        temperature (`float`): T.
+        reduction (`str`, defaults to `"mean"`): over the batch, `"mean"` or `"sum"` (RecBole's, which grows with the batch).
+
+    Returns:
+        `Tensor`: a scalar.
+    """
+    nodes = torch.arange(len(second), device=ids.device)
+    return info_nce(
+        first[ids],
+        second[ids],
+        second,
+        temperature=temperature,
+        sample_ids=ids,
+        negative_ids=nodes,
+        in_batch_negatives=False,
+        reduction=reduction,
+    )
+
+
+__all__ = ["RecommenderModel", "RecommenderOutput", "contrast_nodes", "contrast_with_all", "global_unique"]

@@ -1,0 +1,1 @@
+"""Matrix factorisation with the BPR loss."""

@@ -1,0 +1,135 @@
+"""SimGCL: two passes along the same edges, each with noise of its own, shall agree."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from hf_contrastive.distributed import broadcast_from_first
+from hf_contrastive.families.recommender.modeling_recommender import (
+    RecommenderModel,
+    RecommenderOutput,
+    contrast_nodes,
+)
+from hf_contrastive.models.simgcl.configuration_simgcl import SimGCLConfig
+
+
+@dataclass
+class SimGCLOutput(RecommenderOutput):
+    """Output of SimGCL on a batch of triples.
+
+    Args:
+        loss, bpr_loss, reg_loss, user_embeds, pos_item_embeds: as in [`RecommenderOutput`].
+        contrastive_loss (`torch.FloatTensor`, scalar): of users and of items, without its weight.
+    """
+
+    contrastive_loss: torch.Tensor | None = None
+
+
+class SimGCLModel(RecommenderModel):
+    """SimGCL (https://arxiv.org/abs/2112.08679, equations 7 to 10).
+
+    A noisy pass makes x <- A x + eps * sign(A x) * n / ||n|| in every layer, n uniform from 0 to 1. Final vectors are means over
+    the layers from 1 on. InfoNCE compares two noisy passes, over the users and over the chosen items of the batch.
+
+    Args:
+        config ([`SimGCLConfig`]): sizes, layers, noise and objective.
+
+    Example:
+
+    ```python
+    >>> import torch
+    >>> from hf_contrastive.models.simgcl.configuration_simgcl import SimGCLConfig
+    >>> from hf_contrastive.models.simgcl.modeling_simgcl import SimGCLModel
+    >>> model = SimGCLModel(SimGCLConfig(num_users=2, num_items=3, hidden_size=8))
+    >>> model.set_interactions(torch.tensor([0, 0, 1]), torch.tensor([0, 1, 2]))
+    >>> ids = torch.tensor([0, 1])
+    >>> bool(model(user_ids=ids, pos_item_ids=ids, neg_item_ids=1 - ids).contrastive_loss > 0)
+    True
+
+    ```
+    """
+
+    config: SimGCLConfig
+    output_class = SimGCLOutput
+    objective_formula = "BPR + {contrastive_weight:g} x InfoNCE of two noisy passes at temperature {temperature:g} + {reg_weight:g} x penalty"
+
+    def propagate(self) -> tuple[Tensor, Tensor]:
+        """Means over the layers, without noise.
+
+        Returns:
+            `(users [num_users, hidden_size], items [num_items, hidden_size])`.
+        """
+        return self.split(self.view(None))
+
+    def view(self, noise: Tensor | None) -> Tensor:
+        """One pass.
+
+        Args:
+            noise (`Tensor` `[num_layers, num_nodes, hidden_size]`, *optional*): uniform from 0 to 1; none by default.
+
+        Returns:
+            `Tensor` `[num_nodes, hidden_size]`.
+        """
+        graph, x = self.graph(), self.tables()
+        total = x if self.config.include_tables else torch.zeros_like(x)
+        for layer in range(self.config.num_layers):
+            x = graph.propagate(x)
+            if noise is not None:
+                x = x + self.config.noise_size * x.sign() * torch.nn.functional.normalize(noise[layer], dim=1)
+            total = total + x
+        return total / (self.config.num_layers + self.config.include_tables)
+
+    def loss_terms(
+        self,
+        terms: dict[str, Tensor],
+        embeds: dict[str, Tensor],
+        users: Tensor,
+        items: Tensor,
+        noise: Tensor | None = None,
+    ) -> dict[str, Tensor]:
+        """Adds the contrast of two noisy passes."""
+        config, table = self.config, self.user_embedding.weight
+        if noise is None:
+            shape = (2, config.num_layers, config.num_users + config.num_items, config.hidden_size)
+            noise = broadcast_from_first(torch.rand(shape, device=table.device, dtype=table.dtype))
+        views = [self.split(self.view(draw)) for draw in noise]
+        contrasts = [
+            contrast_nodes(views[0][side], views[1][side], embeds[name], config.temperature)
+            for side, name in enumerate(("user_ids", "pos_item_ids"))
+        ]
+        terms["contrastive_loss"] = contrasts[0] + contrasts[1]
+        terms["loss"] = terms["loss"] + config.contrastive_weight * terms["contrastive_loss"]
+        return terms
+
+    def propagate_in_training(self, noise: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """The clean pass; noise is for the contrast."""
+        return self.propagate()
+
+    def forward(
+        self,
+        user_ids: Tensor,
+        pos_item_ids: Tensor | None = None,
+        neg_item_ids: Tensor | None = None,
+        noise: Tensor | None = None,
+        return_loss: bool = True,
+    ) -> RecommenderOutput:
+        """Score triples.
+
+        Args:
+            user_ids (`LongTensor` `[batch]`): users.
+            pos_item_ids (`LongTensor` `[batch]`): an item of each that the user chose.
+            neg_item_ids (`LongTensor` `[batch]` or `[batch, negatives]`): items that the user did not choose.
+            noise (`Tensor` `[2, num_layers, num_nodes, hidden_size]`, *optional*): uniform from 0 to 1; drawn by default.
+            return_loss (`bool`, defaults to `True`): compute the loss.
+
+        Returns:
+            [`SimGCLOutput`].
+        """
+        embeds = self.embed_triples(user_ids, pos_item_ids, neg_item_ids)
+        return self.compute_objective(embeds, return_loss, noise=noise)
+
+
+__all__ = ["SimGCLModel", "SimGCLOutput"]

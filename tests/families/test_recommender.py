@@ -1,0 +1,252 @@
+"""Recommenders: the objective, several processes, what a checkpoint brings, recommendations."""
+
+from __future__ import annotations
+
+import copy
+import json
+
+import pytest
+import torch
+from helpers.checks import poisoned_memory
+from helpers.gloo import GlooPool
+
+from hf_contrastive.models.lightgcn.configuration_lightgcn import LightGCNConfig
+from hf_contrastive.models.lightgcn.modeling_lightgcn import LightGCNModel
+from hf_contrastive.models.mf.configuration_mf import MFConfig
+from hf_contrastive.models.mf.modeling_mf import MFModel
+from hf_contrastive.models.simgcl.configuration_simgcl import SimGCLConfig
+from hf_contrastive.models.simgcl.modeling_simgcl import SimGCLModel
+
+
+USERS, ITEMS = 7, 9
+TOKENS = {"user_tokens": [f"u{n}" for n in range(USERS)], "item_tokens": [f"i{n}" for n in range(ITEMS)]}
+SIZES = {"num_users": USERS, "num_items": ITEMS, "hidden_size": 6}
+MODELS = {
+    "mf": lambda: MFModel(MFConfig(**SIZES, penalty_form="frobenius")),
+    "lightgcn": lambda: LightGCNModel(LightGCNConfig(**SIZES, num_layers=2, edge_dropout=0.3)),
+    "simgcl": lambda: SimGCLModel(SimGCLConfig(**SIZES, noise_size=0.3, initializer="normal")),
+}
+each_model = pytest.mark.parametrize("name", MODELS)
+
+
+def pairs() -> tuple[torch.Tensor, torch.Tensor]:
+    """User 6 has nothing."""
+    generator = torch.Generator().manual_seed(0)
+    chosen = torch.rand(USERS, ITEMS, generator=generator) < 0.4
+    chosen[6] = False
+    users, items = chosen.nonzero().T
+    return users, items
+
+
+def build(name: str, seed: int = 0, tokens: bool = True):
+    torch.manual_seed(seed)
+    model = MODELS[name]()
+    model.set_interactions(*pairs(), **(TOKENS if tokens else {}))
+    return model
+
+
+def triples(batch: int = 8, seed: int = 0) -> dict[str, torch.Tensor]:
+    generator = torch.Generator().manual_seed(seed)
+    ids = {"user_ids": USERS, "pos_item_ids": ITEMS, "neg_item_ids": ITEMS}
+    return {name: torch.randint(0, rows, (batch,), generator=generator) for name, rows in ids.items()}
+
+
+def draws(model) -> dict[str, torch.Tensor]:
+    """What a training step draws, fixed."""
+    generator = torch.Generator().manual_seed(5)
+    if isinstance(model, LightGCNModel):
+        return {"edge_keep": (torch.rand(model.graph().num_edges, generator=generator) < 0.7).float()}
+    if isinstance(model, SimGCLModel):
+        return {"noise": torch.rand(2, 2, USERS + ITEMS, 6, generator=generator)}
+    return {}
+
+
+@each_model
+def test_several_negatives_are_their_mean(name):
+    model = build(name).eval()
+    batch = triples()
+    others = torch.stack([triples(seed=seed)["neg_item_ids"] for seed in (1, 2, 3)], 1)
+    joined = model(**{**batch, "neg_item_ids": others}, **draws(model))
+    each = [model(**{**batch, "neg_item_ids": column}, **draws(model)) for column in others.unbind(1)]
+    torch.testing.assert_close(joined.bpr_loss, torch.stack([one.bpr_loss for one in each]).mean())
+
+
+@each_model
+def test_a_few_steps_learn_the_pairs(name):
+    model = build(name).train()
+    users, items = pairs()
+    optimizer = torch.optim.Adam(model.parameters(), lr=0.05)
+    generator = torch.Generator().manual_seed(1)
+    losses = []
+    for _ in range(60):
+        negative = torch.randint(0, ITEMS, users.shape, generator=generator)
+        loss = model(user_ids=users, pos_item_ids=items, neg_item_ids=negative).bpr_loss
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        model.after_optimizer_step()
+        losses.append(float(loss.detach()))
+    assert sum(losses[-5:]) < 0.7 * sum(losses[:5])
+    with torch.no_grad():
+        user, item = model.eval().propagate()
+    torch.testing.assert_close(model.vectors(), (user, item))  # never the vectors of an earlier step
+
+
+def half(name: str):
+    """One process's half of the batch: the loss, and its gradients."""
+    from hf_contrastive.distributed import get_rank
+
+    model = build(name).train()
+    part = slice(4 * get_rank(), 4 * get_rank() + 4)
+    found = model(**{key: ids[part] for key, ids in triples().items()}, **draws(model))
+    found.loss.backward()
+    return found.loss.detach(), {key: p.grad for key, p in model.named_parameters()}
+
+
+@pytest.mark.distributed
+@each_model
+def test_two_processes_equal_one(name, gloo_pool: GlooPool):
+    model = build(name).train()
+    expected = model(**triples(), **draws(model)).loss
+    expected.backward()
+    found = gloo_pool.run(half, name)
+    torch.testing.assert_close(sum(loss for loss, _ in found) / 2, expected.detach())
+    for key, parameter in model.named_parameters():
+        torch.testing.assert_close(sum(grads[key] for _, grads in found) / 2, parameter.grad, rtol=1e-4, atol=1e-7)
+
+
+@each_model
+def test_a_checkpoint_recommends_and_trains_on(name, tmp_path):
+    model = build(name)
+    model.save_pretrained(tmp_path)
+    assert {path.name for path in tmp_path.iterdir()} == {"config.json", "model.safetensors", "id_maps.json"}
+    with poisoned_memory():
+        loaded, info = type(model).from_pretrained(tmp_path, output_loading_info=True)
+    assert not any(info.values()), info
+    assert loaded.recommend(["u3", "u6"], k=4) == model.recommend(["u3", "u6"], k=4)
+    for key, tensor in model.state_dict().items():
+        assert torch.equal(tensor, loaded.state_dict()[key]), key
+    batch = {**triples(), **draws(model)}
+    assert torch.equal(loaded.train()(**batch).loss, model.train()(**batch).loss)
+
+
+@each_model
+def test_a_checkpoint_without_histories(name, tmp_path):
+    model = build(name)
+    model.save_pretrained(tmp_path, save_memory=False)
+    loaded = type(model).from_pretrained(tmp_path)
+    assert loaded.recommend(["u1"], k=ITEMS, exclude_seen=False) == model.recommend(
+        ["u1"], k=ITEMS, exclude_seen=False
+    )
+    with pytest.raises(ValueError, match="does not say what users have seen"):
+        loaded.recommend(["u1"], k=3)
+    if name != "mf":
+        with pytest.raises(ValueError, match="call set_interactions"):
+            loaded(**triples())
+    loaded.set_interactions(*pairs(), **TOKENS)
+    assert loaded.recommend(["u1"], k=3) == model.recommend(["u1"], k=3)
+
+
+def test_vectors_in_a_state_made_before(tmp_path):
+    """The trainer hands its own state to `save_pretrained`."""
+    model = build("lightgcn")
+    state = {key: tensor.clone() for key, tensor in model.state_dict().items()}
+    model.save_pretrained(tmp_path, state_dict=state)
+    loaded = LightGCNModel.from_pretrained(tmp_path)
+    assert torch.equal(loaded.user_vectors, model.user_vectors)
+    assert int(loaded.vectors_ready) == 1
+
+
+@each_model
+def test_recommendations(name):
+    model = build(name)
+    users, items = pairs()
+    user, item = model.vectors()
+    scores = user @ item.T
+    scores[users, items] = -torch.inf
+    found = model.recommend(TOKENS["user_tokens"], k=3)
+    for row, answer in zip(scores, found, strict=True):
+        best = row.topk(min(3, int((row > -torch.inf).sum())))
+        assert [token for token, _ in answer] == [f"i{number}" for number in best.indices.tolist()]
+        assert [score for _, score in answer] == pytest.approx(best.values.tolist(), rel=1e-5)
+    # nothing of what is left out; a short list where little is left
+    few = model.recommend(["u0"], k=ITEMS - 2, exclude=["i1", "i2"])[0]
+    own = {f"i{number}" for number in items[users == 0].tolist()}
+    assert not own & {token for token, _ in few}
+    assert {token for token, _ in few} == {f"i{number}" for number in range(ITEMS)} - own - {"i1", "i2"}
+    assert build(name, tokens=False).recommend([2], k=1)[0][0][0] == int(scores[2].argmax())
+
+
+def test_a_node_without_edges_has_its_table_row():
+    model = build("lightgcn")
+    user, _ = model.vectors()
+    torch.testing.assert_close(user[6], model.user_embedding.weight[6] / 3)
+
+
+@each_model
+def test_precisions(name):
+    model = build(name)
+    batch = triples()
+    exact = model.double()(**batch, **draws(model))
+    assert exact.loss.dtype == torch.float64
+    model = model.float()
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        found = model(**batch, **draws(model))
+    torch.testing.assert_close(found.loss.double(), exact.loss, rtol=1e-3, atol=1e-4)
+    halved = copy.deepcopy(model).to(torch.bfloat16)
+    torch.testing.assert_close(halved(**batch, **draws(model)).loss.double(), exact.loss, rtol=0.1, atol=0.02)
+
+
+def test_a_batch_of_one_node_has_no_contrast():
+    model = build("simgcl")
+    one = torch.zeros(2, dtype=torch.long)
+    found = model(user_ids=one, pos_item_ids=one, neg_item_ids=one + 1)
+    assert float(found.contrastive_loss.detach()) == 0.0
+    found.loss.backward()
+    assert bool(torch.isfinite(model.user_embedding.weight.grad).all())
+
+
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (lambda m: m.recommend(["u_3"]), "1 unknown users .first: 'u_3'.; similar are u3"),
+        (lambda m: m.recommend("u1"), "expected a list of users, got the text 'u1'"),
+        (lambda m: m.recommend(["u1"], k=10), "`k` is 10, but there are 9 items"),
+        (lambda m: m.recommend(["u1"], exclude=["i99"]), "1 unknown items"),
+        (lambda m: m(user_ids=torch.tensor([0])), "`pos_item_ids` and `neg_item_ids` are needed"),
+        (
+            lambda m: m(**{**triples(), "user_ids": torch.full((8,), 7)}),
+            "`user_ids` goes from 7 to 7, but the model has 0 to 6",
+        ),
+        (
+            lambda m: m(**{**triples(), "neg_item_ids": torch.tensor([1])}),
+            "`user_ids` has 8 rows and `neg_item_ids` 1",
+        ),
+        (lambda m: m(**{**triples(), "pos_item_ids": torch.ones(8)}), "must hold whole numbers, got torch.float32"),
+        (lambda m: m.set_interactions([0], [9]), "`items` go from 9 to 9"),
+        (
+            lambda m: m.set_interactions([0], [1], user_tokens=["a"]),
+            "1 user tokens were given, but the model has num_users=7",
+        ),
+        (lambda m: m.encode(readout="user"), "give `user_ids` or"),
+    ],
+)
+def test_bad_input(call, message):
+    with pytest.raises(ValueError, match=message):
+        call(build("mf"))
+
+
+def test_encode_gives_rows_of_final_vectors():
+    model = build("lightgcn")
+    user, item = model.vectors()
+    assert torch.equal(model.encode(user_ids=torch.tensor([2, 2, 5])), user[[2, 2, 5]])
+    assert torch.equal(model.encode(item_ids=torch.tensor([8]), readout="item"), item[[8]])
+
+
+def test_id_maps_are_plain_json(tmp_path):
+    model = build("mf")
+    model.save_pretrained(tmp_path)
+    assert json.loads((tmp_path / "id_maps.json").read_text()) == {
+        "users": TOKENS["user_tokens"],
+        "items": TOKENS["item_tokens"],
+    }
