@@ -128,6 +128,28 @@ class BipartiteGraph(nn.Module):
             )
         return _Propagate.apply(x, weights.to(x.dtype), self.starts, self.columns, self.mirror)
 
+    def similarities(self, x: Tensor) -> Tensor:
+        """The product of the rows at both ends of every edge, with gradient; the rows of all edges are never held at once.
+
+        Args:
+            x (`Tensor` `[num_nodes, dim]`): rows of users, then of items.
+
+        Returns:
+            `Tensor` `[num_edges]`: both directions of a pair alike.
+        """
+        pairs = _PairProducts.apply(x, self.starts, self.columns, self.mirror)
+        return torch.cat([pairs, pairs[self.mirror[len(pairs) :]]])
+
+    def normalise_rows(self, weights: Tensor) -> Tensor:
+        """Weights divided by their sum over the edges of the same head; 0 where the sum is 0.
+
+        Args:
+            weights (`Tensor` `[num_edges]`): not negative.
+        """
+        rows = self.rows()
+        sums = weights.new_zeros(self.num_nodes).index_add(0, rows, weights)
+        return torch.where(sums > 0, 1 / sums.where(sums > 0, 1.0), 0.0)[rows] * weights
+
     def edges(self) -> tuple[Tensor, Tensor]:
         """Head and tail of every edge and its weight, for inspection.
 
@@ -164,20 +186,38 @@ class _Propagate(torch.autograd.Function):
         return grad_x, grad_weights, None, None, None
 
 
+class _PairProducts(torch.autograd.Function):
+    """x_user . x_item of every pair; its gradient is a propagation along the pairs, weighted by what comes in."""
+
+    @staticmethod
+    def forward(ctx, x, starts, columns, mirror):
+        ctx.save_for_backward(x, starts, columns, mirror)
+        pairs = len(columns) // 2
+        return _edge_products(x, x, starts, columns, pairs)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx, grad):
+        x, starts, columns, mirror = ctx.saved_tensors
+        weights = torch.cat([grad, grad[mirror[len(grad) :]]])
+        return _sum_rows(x.contiguous(), weights, starts, columns), None, None, None
+
+
 def _sum_rows(x: Tensor, weights: Tensor, starts: Tensor, columns: Tensor) -> Tensor:
     with torch.autocast(x.device.type, enabled=False):
         return F.embedding_bag(columns, x, starts, mode="sum", per_sample_weights=weights, include_last_offset=True)
 
 
-def _edge_products(heads: Tensor, tails: Tensor, starts: Tensor, columns: Tensor) -> Tensor:
-    """heads[row] . tails[column] for every edge, without holding the rows of all edges."""
+def _edge_products(heads: Tensor, tails: Tensor, starts: Tensor, columns: Tensor, count: int | None = None) -> Tensor:
+    """heads[row] . tails[column] for the first edges (all by default), without holding the rows of all of them."""
     rows = torch.repeat_interleave(
         torch.arange(len(heads), device=starts.device), starts.diff(), output_size=len(columns)
     )
-    products = torch.empty(len(columns), dtype=heads.dtype, device=heads.device)
+    count = len(columns) if count is None else count
+    products = torch.empty(count, dtype=heads.dtype, device=heads.device)
     step = max(1, _CHUNK // heads.shape[1])
-    for start in range(0, len(columns), step):
-        part = slice(start, start + step)
+    for start in range(0, count, step):
+        part = slice(start, min(count, start + step))
         products[part] = torch.linalg.vecdot(heads[rows[part]], tails[columns[part]])
     return products
 

@@ -68,6 +68,31 @@ def test_weights_of_your_own_have_a_gradient(chunk, monkeypatch):
     assert torch.autograd.gradcheck(graph.propagate, (x, weights))
 
 
+@pytest.mark.parametrize("chunk", [None, 8])
+def test_likeness_of_both_ends(chunk, monkeypatch):
+    if chunk is not None:
+        monkeypatch.setattr(bipartite_graph, "_CHUNK", chunk)
+    graph, _ = make()
+    x = torch.randn(graph.num_nodes, 3, dtype=torch.float64, requires_grad=True)
+    heads, tails = graph.edges()[0]
+    torch.testing.assert_close(graph.similarities(x), (x[heads] * x[tails]).sum(1))
+    assert torch.autograd.gradcheck(graph.similarities, (x,))
+
+
+def test_weights_that_add_up_to_one():
+    graph, _ = make()
+    weights = torch.rand(graph.num_edges, dtype=torch.float64)
+    heads = graph.rows()
+    weights[heads == heads[0]] = 0.0  # a node whose edges all weigh nothing
+    weights.requires_grad_()
+    found = graph.normalise_rows(weights)
+    sums = torch.zeros(graph.num_nodes, dtype=torch.float64).index_add(0, heads, found.detach())
+    expected = ((graph.degrees() > 0) & (torch.arange(graph.num_nodes) != heads[0])).double()
+    torch.testing.assert_close(sums, expected)
+    found.sum().backward()
+    assert bool(torch.isfinite(weights.grad).all())
+
+
 def test_dropped_edges():
     graph, dense = make()
     generator = torch.Generator().manual_seed(1)

@@ -100,8 +100,7 @@ class RecommenderModel(ContrastivePreTrainedModel):
             elif config.initializer == "xavier_uniform":
                 init.xavier_uniform_(module.weight)
             else:
-                rows, columns = module.weight.shape
-                init.normal_(module.weight, std=(2.0 / (rows + columns)) ** 0.5)
+                init.xavier_normal_(module.weight)
         if isinstance(module, RecommenderModel):
             for buffer in (module.user_vectors, module.item_vectors, module.vectors_ready):
                 init.zeros_(buffer)
@@ -156,7 +155,7 @@ class RecommenderModel(ContrastivePreTrainedModel):
         """
         raise NotImplementedError
 
-    def propagate_in_training(self, **draws: Tensor | None) -> tuple[Tensor, Tensor]:
+    def propagate_in_training(self, **draws: Any) -> tuple[Tensor, Tensor]:
         """Final vectors as the objective sees them, where they are others than those of inference (dropped edges).
 
         Args:
@@ -191,7 +190,7 @@ class RecommenderModel(ContrastivePreTrainedModel):
             )
 
     def compute_objective(
-        self, embeds: dict[str, Tensor], return_loss: bool = True, **draws: Tensor | None
+        self, embeds: dict[str, Tensor], return_loss: bool = True, **draws: Any
     ) -> RecommenderOutput:
         """The objective over a batch.
 
@@ -229,7 +228,7 @@ class RecommenderModel(ContrastivePreTrainedModel):
         embeds: dict[str, Tensor],
         users: Tensor,
         items: Tensor,
-        **draws: Tensor | None,
+        **draws: Any,
     ) -> dict[str, Tensor]:
         """What the system adds to the pairwise objective.
 
@@ -458,7 +457,8 @@ def contrast_nodes(first: Tensor, second: Tensor, ids: Tensor, temperature: floa
     nodes = global_unique(ids)
     if len(nodes) < 2:
         return (first[nodes] * 0).sum()
-    return info_nce(first[nodes], second[nodes], temperature=temperature)
+    kind = torch.promote_types(first.dtype, second.dtype)  # under autocast one of them may be bfloat16
+    return info_nce(first[nodes].to(kind), second[nodes].to(kind), temperature=temperature)
 
 
 def contrast_with_all(
