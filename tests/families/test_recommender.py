@@ -18,6 +18,8 @@ from hf_contrastive.models.lightgcn.configuration_lightgcn import LightGCNConfig
 from hf_contrastive.models.lightgcn.modeling_lightgcn import LightGCNModel
 from hf_contrastive.models.mf.configuration_mf import MFConfig
 from hf_contrastive.models.mf.modeling_mf import MFModel
+from hf_contrastive.models.sgl.configuration_sgl import SGLConfig
+from hf_contrastive.models.sgl.modeling_sgl import SGLModel
 from hf_contrastive.models.siger.configuration_siger import SIGERConfig
 from hf_contrastive.models.siger.modeling_siger import SIGERModel
 from hf_contrastive.models.simgcl.configuration_simgcl import SimGCLConfig
@@ -32,6 +34,10 @@ MODELS = {
     "mf": lambda: MFModel(MFConfig(**SIZES, penalty_form="frobenius")),
     "lightgcn": lambda: LightGCNModel(LightGCNConfig(**SIZES, num_layers=2, edge_dropout=0.3)),
     "simgcl": lambda: SimGCLModel(SimGCLConfig(**SIZES, noise_size=0.3, initializer="normal")),
+    "sgl": lambda: SGLModel(SGLConfig(**SIZES, dropout=0.3, initializer="normal")),
+    "sgl_sum": lambda: SGLModel(
+        SGLConfig(**SIZES, dropout=0.3, initializer="normal", negatives="all", reduction="sum", reg_weight=0.1)
+    ),
     "dccf": lambda: DCCFModel(DCCFConfig(**SIZES, num_intents=4, num_layers=1)),
     "bm3": lambda: BM3Model(BM3Config(**SIZES, feature_dims=FEATURES)),
     "siger": lambda: SIGERModel(
@@ -225,6 +231,41 @@ def test_precisions(name):
     torch.testing.assert_close(found.loss.double(), exact.loss, rtol=1e-3, atol=1e-4)
     halved = copy.deepcopy(model).to(torch.bfloat16)
     torch.testing.assert_close(step(halved, batch, **draws(model)).loss.double(), exact.loss, rtol=0.1, atol=0.02)
+
+
+@pytest.mark.parametrize("augmentation", ["edge_dropout", "node_dropout", "random_walk"])
+def test_corrupted_graphs(augmentation):
+    torch.manual_seed(0)
+    model = SGLModel(SGLConfig(**SIZES, num_layers=3, augmentation=augmentation, dropout=0.4))
+    model.set_interactions(*pairs())
+    graph = model.graph()
+    heads, tails = graph.edges()[0]
+    seen = []
+    for epoch in range(30):
+        model.draw_views(epoch)
+        first, second = model._views
+        assert len(first) == len(second) == 3
+        assert (augmentation == "random_walk") == (not torch.equal(first[0], first[2]))
+        for weights in (*first, *second):
+            dense = torch.zeros(graph.num_nodes, graph.num_nodes, dtype=torch.float64)
+            dense[heads, tails] = weights
+            assert torch.equal(dense, dense.T)
+            kept = (dense > 0).double()
+            degrees = kept.sum(1).clamp(min=1)
+            torch.testing.assert_close(dense, kept / (degrees[:, None] * degrees).sqrt())  # normalised anew
+            if augmentation == "node_dropout":  # pairs are missing only where an end is
+                gone = kept.sum(1) == 0
+                missing = (weights == 0).nonzero().flatten()
+                assert bool((gone[heads[missing]] | gone[tails[missing]]).all())
+        seen += [first[0] > 0, second[0] > 0]
+    share = float(torch.stack(seen).double().mean())
+    assert abs(share - (0.36 if augmentation == "node_dropout" else 0.6)) < 0.06
+    model.draw_views(4)
+    again = model._views[0][0].clone()
+    model.draw_views(5)
+    assert not torch.equal(model._views[0][0], again)
+    model.draw_views(4)
+    assert torch.equal(model._views[0][0], again)
 
 
 def test_a_batch_of_one_node_has_no_contrast():
