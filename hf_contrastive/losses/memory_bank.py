@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
@@ -19,8 +20,12 @@ from hf_contrastive.losses._engine import EMPTY
 from hf_contrastive.losses.margins import with_margin
 
 
-# numbers of bank rows that are looked up at a time (64 MiB in float32)
-_CHUNK = 2**24
+# numbers of bank rows that are looked up, or of products that are made, at a time (8 MiB in float32)
+_CHUNK = 2**21
+
+# On a CPU looking up a row costs as much as some twenty products: up to so many bank rows for each one asked for, all
+# products are made instead, unless the bank is so large that a block of them has few queries.
+_DENSE_RATIO, _DENSE_ROWS = 16, 2**17
 
 
 def memory_bank_nce(
@@ -100,15 +105,23 @@ def memory_bank_nce(
 
 
 class _BankProducts(torch.autograd.Function):
-    """q_i . bank[index_ij]; the looked-up rows are thrown away and looked up again for the gradient."""
+    """q_i . bank[index_ij]; what is looked up (or multiplied) is thrown away and made again for the gradient."""
 
     @staticmethod
     def forward(ctx, q, bank, index):
         ctx.save_for_backward(bank, index)
         products = torch.empty(index.shape, dtype=q.dtype, device=q.device)
+        dense = _is_dense(bank, index, q)
+        # one buffer for all: on a CPU new memory costs more than the copies into it
+        buffer = bank.new_empty(0)
         with torch.autocast(q.device.type, enabled=False):
-            for part in _parts(bank, index):
-                rows = bank[index[part]].to(q.dtype)
+            for part in _parts(bank, index, dense):
+                some = index[part]
+                if dense:
+                    torch.gather(q[part] @ bank.T, 1, some, out=products[part])
+                    continue
+                torch.index_select(bank, 0, some.flatten(), out=buffer.resize_(some.numel(), bank.shape[1]))
+                rows = buffer.view(*some.shape, -1).to(q.dtype)
                 torch.matmul(rows, q[part].unsqueeze(-1), out=products[part].unsqueeze(-1))
         return products
 
@@ -116,16 +129,31 @@ class _BankProducts(torch.autograd.Function):
     @once_differentiable
     def backward(ctx, grad):
         bank, index = ctx.saved_tensors
-        grad_q = torch.empty((len(index), bank.shape[1]), dtype=grad.dtype, device=grad.device)
         with torch.autocast(grad.device.type, enabled=False):
-            for part in _parts(bank, index):
-                rows = bank[index[part]].to(grad.dtype)
-                torch.matmul(grad[part].unsqueeze(1), rows, out=grad_q[part].unsqueeze(1))
+            if bank.dtype == grad.dtype and not _is_dense(bank, index, grad):
+                # sums of weighted rows: those of an embedding bag
+                return F.embedding_bag(index, bank, mode="sum", per_sample_weights=grad.contiguous()), None, None
+            grad_q = torch.empty((len(index), bank.shape[1]), dtype=grad.dtype, device=grad.device)
+            dense = bank.dtype == grad.dtype
+            for part in _parts(bank, index, dense):
+                if dense:
+                    weights = grad.new_zeros(len(index[part]), len(bank)).scatter_add_(1, index[part], grad[part])
+                    torch.matmul(weights, bank, out=grad_q[part])
+                else:
+                    rows = bank[index[part]].to(grad.dtype)
+                    torch.matmul(grad[part].unsqueeze(1), rows, out=grad_q[part].unsqueeze(1))
         return grad_q, None, None
 
 
-def _parts(bank: Tensor, index: Tensor) -> list[slice]:
-    step = max(1, _CHUNK // max(1, index.shape[1] * bank.shape[1]))
+def _is_dense(bank: Tensor, index: Tensor, query: Tensor) -> bool:
+    # a bank of another type would have to be copied as a whole
+    small = len(bank) <= min(_DENSE_RATIO * index.shape[1], _DENSE_ROWS)
+    return small and bank.device.type == "cpu" and bank.dtype == query.dtype
+
+
+def _parts(bank: Tensor, index: Tensor, dense: bool) -> list[slice]:
+    numbers = len(bank) if dense else index.shape[1] * bank.shape[1]
+    step = max(1, _CHUNK // max(1, numbers))
     return [slice(start, start + step) for start in range(0, len(index), step)]
 
 

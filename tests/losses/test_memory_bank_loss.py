@@ -38,12 +38,15 @@ def test_margins(margin, kind):
 
 @pytest.mark.parametrize(("margin", "kind"), [(0.0, "cosine"), (-0.5, "cosine"), (0.3, "angle")])
 @pytest.mark.parametrize("chunk", [2**24, 60])
-def test_loss_and_gradient(margin, kind, chunk, monkeypatch):
+@pytest.mark.parametrize("ratio", [0, 100])
+def test_loss_and_gradient(margin, kind, chunk, ratio, monkeypatch):
     monkeypatch.setattr(loss_module, "_CHUNK", chunk)
+    monkeypatch.setattr(loss_module, "_DENSE_RATIO", ratio)  # rows looked up, or all products made
     query, bank = rows(5, 4).requires_grad_(), normalize(rows(20, 4, seed=1), dim=1)
     generator = torch.Generator().manual_seed(2)
     positive = torch.randint(0, 20, (5,), generator=generator)
     negative = torch.randint(0, 20, (5, 7), generator=generator)
+    negative[0, :2] = negative[0, 2]  # repeats count again
     found = memory_bank_nce(query, bank, positive, negative, temperature=0.2, margin=margin, margin_type=kind)
     unit = normalize(query, dim=1)
     likeness = torch.stack([unit[i] @ bank[positive[i]] for i in range(5)])
