@@ -43,6 +43,7 @@ if TYPE_CHECKING:
     from hf_contrastive.data.interaction_splits import k_core
     from hf_contrastive.data.interactions import InteractionDataset, load_interactions
     from hf_contrastive.data.loading import list_splits, load_images
+    from hf_contrastive.data.planted_preferences import make_interactions
     from hf_contrastive.data.preference_collators import AnswerCollator, PreferenceCollator
     from hf_contrastive.data.preference_tokens import (
         EncodedAnswer,
@@ -100,6 +101,7 @@ _LATER = {
     "k_core": "hf_contrastive.data.interaction_splits",
     "InteractionDataset": "hf_contrastive.data.interactions",
     "load_interactions": "hf_contrastive.data.interactions",
+    "make_interactions": "hf_contrastive.data.planted_preferences",
     "TripletDataset": "hf_contrastive.data.triplets",
     "UserHistories": "hf_contrastive.data.triplets",
     "collate_triplets": "hf_contrastive.data.triplets",
@@ -216,6 +218,7 @@ __all__ = [
     "load_preferences",
     "load_programs",
     "load_texts",
+    "make_interactions",
     "make_programs",
     "make_word_problems",
     "make_word_solutions",

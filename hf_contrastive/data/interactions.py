@@ -22,6 +22,7 @@ from hf_contrastive.data.interaction_files import (
     table_blocks,
 )
 from hf_contrastive.data.interaction_splits import TEST, TRAIN, VALID, k_core, split_by_time, split_per_user
+from hf_contrastive.data.planted_preferences import make_interactions
 from hf_contrastive.data.sources import load_split, rows_source, split_of_stem, split_rank, table_suffix
 
 
@@ -147,7 +148,8 @@ def load_interactions(
 
     Understood are RecBole's atomic files (`.inter`, header `user_id:token` ...; a folder that holds one), MMRec's (the same
     without types, parts in `x_label`), LightGCN's adjacency lines (`train.txt`, `test.txt`), CSV, JSON lines and parquet,
-    `datasets` objects, folders of `save_to_disk`, lists of records, and hub ids. Files are read in blocks; what stays in memory
+    `datasets` objects, folders of `save_to_disk`, lists of records, hub ids, and `"planted"` (made by the code, with features of
+    the items, see [`make_interactions`]). Files are read in blocks; what stays in memory
     are two whole numbers a row.
 
     In this order: rows below `min_rating` go, repeated pairs become one, users and items with too few rows go, users and items
@@ -202,6 +204,10 @@ def load_interactions(
     if split is not None and split not in SPLIT_RULES:
         raise ValueError(f"`split` is {split!r}; expected one of {', '.join(SPLIT_RULES)}")
     roles = {"user": user_column, "item": item_column, "rating": rating_column, "timestamp": timestamp_column}
+    if isinstance(path_or_id, str) and path_or_id == "planted":
+        users, items, made = make_interactions()
+        path_or_id = datasets.Dataset.from_dict({"user": users, "item": items})
+        item_features = made if item_features is None else item_features
     log = _read(path_or_id, name, {**roles, "split": split_column}, min_rating, cache_dir)
     rule = split or ("given" if log.split is not None else "random")
     if rule == "given" and log.split is None:

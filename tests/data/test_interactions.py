@@ -8,7 +8,7 @@ import datasets
 import numpy as np
 import pytest
 
-from hf_contrastive.data import InteractionDataset, k_core, load_interactions
+from hf_contrastive.data import InteractionDataset, k_core, load_interactions, make_interactions
 from hf_contrastive.data.interaction_files import atomic_blocks
 from hf_contrastive.data.interaction_splits import mmrec_counts, ratio_counts, split_by_time, split_per_user
 
@@ -284,6 +284,32 @@ def test_other_bad_input(tmp_path):
     data = load_interactions(tmp_path / "a.inter")
     with pytest.raises(ValueError, match="`split` is 'dev'; expected one of train, valid, test"):
         data.part("dev")
+
+
+def test_planted_preferences():
+    data = load_interactions("planted")
+    again = load_interactions("planted")
+    assert (data.num_users, data.num_items) == (600, 400)
+    assert all(np.array_equal(data.part(split), again.part(split)) for split in ("train", "valid", "test"))
+    assert {name: matrix.shape for name, matrix in data.item_features.items()} == {
+        "image": (400, 24),
+        "text": (400, 16),
+    }
+    users, items, features = make_interactions(seed=1)
+    assert len(np.unique(users * 400 + items)) == len(users)
+    assert np.bincount(users).min() >= 5
+    # there is something to find: items whose features are alike are chosen by the same users
+    chosen = np.zeros((600, 400))
+    chosen[users, items] = 1
+    together = chosen.T @ chosen
+    unit = np.concatenate(list(features.values()), 1)
+    unit /= np.linalg.norm(unit, axis=1, keepdims=True)
+    off = ~np.eye(400, dtype=bool)
+    assert np.corrcoef((unit @ unit.T)[off], together[off])[0, 1] > 0.1
+    with pytest.raises(ValueError, match="`num_groups` is 99, but there must be 1 to 80"):
+        make_interactions(num_groups=99)
+    with pytest.raises(ValueError, match="`noise` is 2"):
+        make_interactions(noise=2)
 
 
 @pytest.mark.skipif(not SHARED.is_dir(), reason="the folder of real data sets is absent")
