@@ -34,6 +34,8 @@ SHARED = {"image": images, "text": texts, "preference": preferences, "code": pro
 YAMLS = sorted(path.relative_to(ROOT).as_posix() for slug in SYSTEMS for path in ROOT.glob(f"recipes/{slug}/*.yaml"))
 #: short runs: what a full run of the recipe's default does, in seconds
 SHORT = ("--max_steps", "120")
+#: clusters and a predictor that is set have to form first
+LATER = dict.fromkeys(("directpred", "interclr"), ("--max_steps", "240"))
 QUICK = ("--max_steps", "6", "--save_strategy", "steps", "--save_steps", "3", "--save_total_limit", "5")
 #: what a system needs beside these to be quick
 OWN = {
@@ -82,14 +84,14 @@ def test_dry_run_writes_nothing(slug, tmp_path, capsys):
 @pytest.mark.parametrize("slug", IMAGE_SYSTEMS)
 def test_short_run(slug, tmp_path, capsys):
     out = tmp_path / "out"
-    run(slug, default(slug), *SHORT, *OWN.get(slug, ()), "--output_dir", str(out))
+    run(slug, default(slug), *LATER.get(slug, SHORT), *OWN.get(slug, ()), "--output_dir", str(out))
     said = capsys.readouterr().out
     for part in ("Batch report", "per anchor", "untrained encoder", "to evaluate", "to resume"):
         assert part in said
     results = json.loads((out / "all_results.json").read_text())
     by_name = {row["features"]: row for row in results["rows"]}
     trained = by_name[REGISTRY[slug].title]
-    # 120 steps are enough to beat what was there before
+    # so few steps are enough to beat what was there before
     assert trained["linear"] > by_name["untrained encoder"]["linear"]
     assert trained["linear"] > by_name["raw pixels"]["linear"]
     assert (out / "metrics.jsonl").is_file()
