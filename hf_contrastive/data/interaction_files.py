@@ -108,7 +108,7 @@ def atomic_blocks(path: Path, block_bytes: int = 2**24) -> tuple[list[str], Iter
                 path,
                 read_options=pacsv.ReadOptions(column_names=names, skip_rows=1, block_size=block_bytes),
                 parse_options=pacsv.ParseOptions(delimiter="\t", quote_char=False),
-                convert_options=pacsv.ConvertOptions(column_types=types, strings_can_be_null=True),
+                convert_options=pacsv.ConvertOptions(column_types=types, strings_can_be_null=True, null_values=[""]),
             ) as reader:
                 yield from reader
         except pa.ArrowInvalid as error:

@@ -208,7 +208,7 @@ def load_interactions(
         users, items, made = make_interactions()
         path_or_id = datasets.Dataset.from_dict({"user": users, "item": items})
         item_features = made if item_features is None else item_features
-    log = _read(path_or_id, name, {**roles, "split": split_column}, min_rating, cache_dir)
+    log = _read(path_or_id, name, {**roles, "split": split_column}, min_rating, cache_dir, split in (None, "given"))
     rule = split or ("given" if log.split is not None else "random")
     if rule == "given" and log.split is None:
         raise ValueError(
@@ -278,11 +278,17 @@ class _Log:
 
 
 def _read(
-    path_or_id: Any, name: str | None, roles: dict[str, str | None], min_rating: float | None, cache_dir: str | None
+    path_or_id: Any,
+    name: str | None,
+    roles: dict[str, str | None],
+    min_rating: float | None,
+    cache_dir: str | None,
+    parts: bool,
 ) -> _Log:
     blocks, text = _blocks(path_or_id, name, cache_dir)
     users, items = IdMap(), IdMap()
     columns: dict[str, list[np.ndarray]] = {}
+    useless: set[str] = set()
     missing = low = 0
     for block, part in blocks:
         found = find_columns(block.schema.names, roles, text)
@@ -293,21 +299,30 @@ def _read(
         keep = (values["users"] >= 0) & (values["items"] >= 0)
         missing += int((~keep).sum())
         for role, key in (("rating", "ratings"), ("timestamp", "times")):
-            if role in row:
-                values[key] = _numbers(row[role], found[role], text)
+            if role in row and key not in useless:
+                try:
+                    values[key] = _numbers(row[role], found[role], text)
+                except ValueError:
+                    if roles[role] is not None or (role == "rating" and min_rating is not None):
+                        raise
+                    # found by its name alone, and nobody asked for it
+                    useless.add(key)
+                    columns.pop(key, None)
         if min_rating is not None:
             enough = values["ratings"] >= min_rating
             low += int((keep & ~enough).sum())
             keep &= enough
-        if part is not None:
+        if not parts:
+            pass  # the parts are cut anew
+        elif part is not None:
             values["split"] = np.full(len(keep), part, dtype=np.int8)
         elif "split" in row:
             values["split"] = split_numbers(row["split"], found["split"], text)
         for key, column in values.items():
             columns.setdefault(key, []).append(column[keep])
     log = _Log(text)
-    for key, parts in columns.items():
-        setattr(log, key, np.concatenate(parts))
+    for key, pieces in columns.items():
+        setattr(log, key, np.concatenate(pieces))
     if not len(log.users):
         raise ValueError(f"{text} holds no row{f' with a rating of at least {min_rating}' if low else ''}")
     if missing:

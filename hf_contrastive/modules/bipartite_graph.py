@@ -163,7 +163,7 @@ class BipartiteGraph(nn.Module):
 
 
 class _Propagate(torch.autograd.Function):
-    """Sums of weighted rows, one bag a node; the kernel of embedding bags is several times faster than sparse products.
+    """Sums of weighted rows, one bag a node; on a CPU the kernel of embedding bags is faster than sparse products.
 
     The way back is the same sum with the weights of the opposite edges, so that no transposed graph is made.
     """

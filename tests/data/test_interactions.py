@@ -143,6 +143,23 @@ def test_repeated_and_missing_rows_are_counted():
     assert pairs_of(data) == [row[:2] for row in ROWS]
 
 
+def test_columns_that_nobody_asked_for_do_no_harm(tmp_path):
+    rows = [
+        {"user": "NA", "item": "null", "date": "in May", "split": "left"},
+        {"user": "u", "item": "null", "date": "", "split": ""},
+    ]
+    data = load_interactions(rows, **everything())
+    assert pairs_of(data) == [("NA", "null"), ("u", "null")]
+    with pytest.raises(ValueError, match="the column 'date' holds something that is no number"):
+        load_interactions(rows, **everything(timestamp_column="date"))
+    with pytest.raises(ValueError, match="needs times, and the records given has none"):
+        load_interactions(rows, split="global_time")
+    with pytest.raises(ValueError, match="the column 'split' holds 'left'"):
+        load_interactions(rows)
+    path = write(tmp_path, "log.inter", ["user_id:token\titem_id:token", "NA\tnull"])
+    assert pairs_of(load_interactions(path, **everything())) == [("NA", "null")]
+
+
 def test_a_pair_of_two_parts_stays_in_training():
     rows = [{"user": 0, "item": 0, "split": "test"}, {"user": 0, "item": 0, "split": "train"}]
     with pytest.warns(UserWarning, match="1 of them in a later part, where they could never be recommended"):

@@ -299,7 +299,8 @@ def test_a_batch_of_one_node_has_no_contrast():
             lambda m: m.set_interactions([0], [1], user_tokens=["a"]),
             "1 user tokens were given, but the model has num_users=7",
         ),
-        (lambda m: m.encode(readout="user"), "give `user_ids` or"),
+        (lambda m: m.encode(readout="user"), "readout='user' takes `user_ids` and nothing else"),
+        (lambda m: m.encode(item_ids=torch.tensor([1])), "readout='user' takes `user_ids` and nothing else"),
     ],
 )
 def test_bad_input(call, message):
@@ -312,6 +313,14 @@ def test_encode_gives_rows_of_final_vectors():
     user, item = model.vectors()
     assert torch.equal(model.encode(user_ids=torch.tensor([2, 2, 5])), user[[2, 2, 5]])
     assert torch.equal(model.encode(item_ids=torch.tensor([8]), readout="item"), item[[8]])
+
+
+def test_forms_are_those_of_the_losses():
+    from hf_contrastive.families.recommender import configuration_recommender
+    from hf_contrastive.losses import bpr
+
+    assert configuration_recommender.BPR_FORMS == bpr.BPR_FORMS
+    assert configuration_recommender.PENALTY_FORMS == bpr.PENALTY_FORMS
 
 
 def test_id_maps_are_plain_json(tmp_path):

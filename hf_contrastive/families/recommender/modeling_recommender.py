@@ -153,7 +153,9 @@ class RecommenderModel(ContrastivePreTrainedModel):
         Returns:
             `(users [num_users, dim], items [num_items, dim])`.
         """
-        raise NotImplementedError
+        raise NotImplementedError(
+            f"{type(self).__name__} does not say how final vectors are made; override `propagate`."
+        )
 
     def propagate_in_training(self, **draws: Any) -> tuple[Tensor, Tensor]:
         """Final vectors as the objective sees them, where they are others than those of inference (dropped edges).
@@ -340,10 +342,12 @@ class RecommenderModel(ContrastivePreTrainedModel):
     def _embed_for_encode(
         self, user_ids: Tensor | None = None, item_ids: Tensor | None = None, *, readout: str
     ) -> Tensor:
-        ids = user_ids if item_ids is None else item_ids
-        if ids is None:
-            raise ValueError("give `user_ids` or, with readout='item', `item_ids`.")
-        self._check_ids("item_ids" if readout == "item" else "user_ids", ids, getattr(self.config, f"num_{readout}s"))
+        ids, other = (item_ids, user_ids) if readout == "item" else (user_ids, item_ids)
+        if ids is None or other is not None:
+            raise ValueError(
+                f"readout={readout!r} takes `{readout}_ids` and nothing else; give `user_ids`, or `item_ids` with readout='item'."
+            )
+        self._check_ids(f"{readout}_ids", ids, getattr(self.config, f"num_{readout}s"))
         return self.vectors()[self.readouts.index(readout)][ids]
 
     def save_pretrained(self, save_directory: Any, *args: Any, **kwargs: Any) -> None:
@@ -429,7 +433,8 @@ def _numbers_of(ids: Sequence[Any] | Tensor, tokens: list[str] | None, rows: int
         if bad is not None:
             raise ValueError(f"unknown {kind} {bad!r}: the model has no {kind} tokens, {kind}s are 0 to {rows - 1}.")
         return values
-    number = {token: place for place, token in enumerate(tokens)}
+    wanted = {str(value) for value in values}
+    number = {token: place for place, token in enumerate(tokens) if token in wanted} if wanted else {}
     unknown = [str(value) for value in values if str(value) not in number]
     if unknown:
         near = difflib.get_close_matches(unknown[0], tokens[:10000], n=3)
