@@ -1,4 +1,4 @@
-"""Checks of item features."""
+"""Features of items: tables of them in a model, and their checks."""
 
 from __future__ import annotations
 
@@ -6,7 +6,36 @@ from collections.abc import Mapping
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
+
+
+class HasItemFeatures:
+    """Mixin, before `RecommenderModel`: for every modality of `config.feature_dims` a table `features` and a layer `projections`."""
+
+    def build_features(self: Any) -> None:
+        """Make tables and layers; to be called in `build_parts`."""
+        config = self.config
+        self.features = nn.ModuleDict(
+            {name: nn.Embedding(config.num_items, dim) for name, dim in config.feature_dims.items()}
+        )
+        self.projections = nn.ModuleDict(
+            {name: nn.Linear(dim, config.hidden_size) for name, dim in config.feature_dims.items()}
+        )
+
+    def set_features(self: Any, features: Mapping[str, Any]) -> None:
+        """Give the items' features.
+
+        Args:
+            features (`Mapping[str, Tensor | np.ndarray]`): by modality `[num_items, dim]`, row = item.
+
+        Raises:
+            ValueError: modalities, rows or sizes that are not those of the configuration, or numbers that are not finite.
+        """
+        checked = check_features(features, self.config.feature_dims, self.config.num_items)
+        with torch.no_grad():
+            for name, values in checked.items():
+                self.get_parameter(f"features.{name}.weight").copy_(values)
+        self.vectors_ready.zero_()
 
 
 def check_features(features: Mapping[str, Any], sizes: Mapping[str, int], num_items: int) -> dict[str, Tensor]:
@@ -39,4 +68,4 @@ def check_features(features: Mapping[str, Any], sizes: Mapping[str, int], num_it
     return found
 
 
-__all__ = ["check_features"]
+__all__ = ["HasItemFeatures", "check_features"]

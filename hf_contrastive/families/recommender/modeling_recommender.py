@@ -147,6 +147,22 @@ class RecommenderModel(ContrastivePreTrainedModel):
         """Rows of users, then of items, `[num_users + num_items, hidden_size]`."""
         return torch.cat([self.user_embedding.weight, self.item_embedding.weight])
 
+    def mean_over_layers(self, num_layers: int, weights: Sequence[Tensor] | None = None) -> Tensor:
+        """The mean of the tables after 0 to `num_layers` steps along the edges (LightGCN).
+
+        Args:
+            num_layers (`int`): steps; 0 needs no graph.
+            weights (`Sequence[Tensor]`, *optional*): of the edges in every step, `[num_edges]` each; the graph's by default.
+
+        Returns:
+            `Tensor` `[num_users + num_items, hidden_size]`.
+        """
+        x = total = self.tables()
+        for layer in range(num_layers):
+            x = self.graph().propagate(x, None if weights is None else weights[layer])
+            total = total + x
+        return total / (num_layers + 1)
+
     def propagate(self) -> tuple[Tensor, Tensor]:
         """Final vectors of all users and items, with gradient.
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -13,7 +12,7 @@ from transformers import initialization as init
 from transformers.utils import ModelOutput
 
 from hf_contrastive.distributed import broadcast_from_first
-from hf_contrastive.families.recommender.item_features import check_features
+from hf_contrastive.families.recommender.item_features import HasItemFeatures
 from hf_contrastive.families.recommender.modeling_recommender import RecommenderModel
 from hf_contrastive.models.bm3.configuration_bm3 import BM3Config
 
@@ -41,7 +40,7 @@ class BM3Output(ModelOutput):
     pos_item_embeds: torch.Tensor | None = None
 
 
-class BM3Model(RecommenderModel):
+class BM3Model(HasItemFeatures, RecommenderModel):
     """BM3 (https://arxiv.org/abs/2207.05969).
 
     Vectors are means over the layers of a LightGCN; items add their table row once more. Predictions P(x) of users, items and
@@ -77,12 +76,7 @@ class BM3Model(RecommenderModel):
         """Predictor, and for every modality the items' features and their projection."""
         size = self.config.hidden_size
         self.predictor = nn.Linear(size, size)
-        self.features = nn.ModuleDict(
-            {name: nn.Embedding(self.config.num_items, dim) for name, dim in self.config.feature_dims.items()}
-        )
-        self.projections = nn.ModuleDict(
-            {name: nn.Linear(dim, size) for name, dim in self.config.feature_dims.items()}
-        )
+        self.build_features()
 
     def _init_weights(self, module: nn.Module) -> None:
         super()._init_weights(module)
@@ -92,33 +86,13 @@ class BM3Model(RecommenderModel):
     def _frozen(self) -> list[nn.Module]:
         return [*super()._frozen(), *([self.features] if self.config.freeze_features else [])]
 
-    def set_features(self, features: Mapping[str, Any]) -> None:
-        """Give the items' features.
-
-        Args:
-            features (`Mapping[str, Tensor | np.ndarray]`): by modality `[num_items, dim]`, row = item.
-
-        Raises:
-            ValueError: modalities, rows or sizes that are not those of the configuration, or numbers that are not finite.
-        """
-        checked = check_features(features, self.config.feature_dims, self.config.num_items)
-        with torch.no_grad():
-            for name, values in checked.items():
-                self.get_parameter(f"features.{name}.weight").copy_(values)
-
     def nodes(self) -> tuple[Tensor, Tensor]:
         """Vectors before the predictor.
 
         Returns:
             `(users [num_users, hidden_size], items [num_items, hidden_size])`.
         """
-        x = mean = self.tables()
-        if self.config.num_layers:
-            graph = self.graph()
-            for _ in range(self.config.num_layers):
-                x = graph.propagate(x)
-                mean = mean + x
-        users, items = self.split(mean / (self.config.num_layers + 1))
+        users, items = self.split(self.mean_over_layers(self.config.num_layers))
         return users, items + self.item_embedding.weight
 
     def propagate(self) -> tuple[Tensor, Tensor]:

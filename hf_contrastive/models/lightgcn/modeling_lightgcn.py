@@ -41,7 +41,7 @@ class LightGCNModel(RecommenderModel):
         Returns:
             `(users [num_users, hidden_size], items [num_items, hidden_size])`.
         """
-        return self._mean_over_layers(None)
+        return self.split(self.mean_over_layers(self.config.num_layers))
 
     def propagate_in_training(self, edge_keep: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """The same with edges left out.
@@ -55,16 +55,8 @@ class LightGCNModel(RecommenderModel):
         graph = self.graph()
         if edge_keep is None:
             edge_keep = broadcast_from_first(torch.rand(graph.num_edges, device=graph.columns.device)) >= share
-        return self._mean_over_layers(graph.keep_edges(edge_keep, renormalise=False) / (1 - share))
-
-    def _mean_over_layers(self, weights: Tensor | None) -> tuple[Tensor, Tensor]:
-        x = mean = self.tables()
-        if self.config.num_layers:
-            graph = self.graph()
-            for _ in range(self.config.num_layers):
-                x = graph.propagate(x, weights)
-                mean = mean + x
-        return self.split(mean / (self.config.num_layers + 1))
+        weights = graph.keep_edges(edge_keep, renormalise=False) / (1 - share)
+        return self.split(self.mean_over_layers(self.config.num_layers, [weights] * self.config.num_layers))
 
     def forward(
         self,

@@ -107,23 +107,7 @@ class SGLModel(RecommenderModel):
         Returns:
             `(users [num_users, hidden_size], items [num_items, hidden_size])`.
         """
-        return self.split(self.view(None))
-
-    def view(self, weights: list[Tensor] | None) -> Tensor:
-        """Means over the layers, with weights of the edges for every layer.
-
-        Args:
-            weights (`list[Tensor]`, *optional*): `[num_edges]` each; those of the whole graph by default.
-
-        Returns:
-            `Tensor` `[num_nodes, hidden_size]`.
-        """
-        graph = self.graph()
-        x = mean = self.tables()
-        for layer in range(self.config.num_layers):
-            x = graph.propagate(x, None if weights is None else weights[layer])
-            mean = mean + x
-        return mean / (self.config.num_layers + 1)
+        return self.split(self.mean_over_layers(self.config.num_layers))
 
     def loss_terms(
         self, terms: dict[str, Tensor], embeds: dict[str, Tensor], users: Tensor, items: Tensor, **draws: Any
@@ -132,7 +116,7 @@ class SGLModel(RecommenderModel):
         config = self.config
         if not self._views:
             self.draw_views()
-        views = [self.split(self.view(weights)) for weights in self._views]
+        views = [self.split(self.mean_over_layers(config.num_layers, weights)) for weights in self._views]
         contrasts = []
         for side, name in enumerate(("user_ids", "pos_item_ids")):
             if config.negatives == "batch":

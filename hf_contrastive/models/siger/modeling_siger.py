@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.nn.functional import normalize
 
 from hf_contrastive.distributed import broadcast_from_first
-from hf_contrastive.families.recommender.item_features import check_features
+from hf_contrastive.families.recommender.item_features import HasItemFeatures
 from hf_contrastive.families.recommender.modeling_recommender import (
     RecommenderModel,
     RecommenderOutput,
@@ -38,7 +38,7 @@ class SIGEROutput(RecommenderOutput):
     fused_loss: torch.Tensor | None = None
 
 
-class SIGERModel(RecommenderModel):
+class SIGERModel(HasItemFeatures, RecommenderModel):
     """SIGER (https://arxiv.org/abs/2508.06154), a reconstruction from the abstract that is not verified against the authors' code.
 
     Behaviour is a LightGCN on users and items. For every modality, item rows gated by the projected features go along a graph of
@@ -75,12 +75,7 @@ class SIGERModel(RecommenderModel):
     def build_parts(self) -> None:
         """Features (not trained), projections and gates of the modalities, and what mixes them."""
         config = self.config
-        self.features = nn.ModuleDict(
-            {name: nn.Embedding(config.num_items, dim) for name, dim in config.feature_dims.items()}
-        )
-        self.projections = nn.ModuleDict(
-            {name: nn.Linear(dim, config.hidden_size) for name, dim in config.feature_dims.items()}
-        )
+        self.build_features()
         self.gates = nn.ModuleDict(
             {name: nn.Linear(config.hidden_size, config.hidden_size) for name in config.feature_dims}
         )
@@ -98,20 +93,9 @@ class SIGERModel(RecommenderModel):
         return [*super()._frozen(), self.features]
 
     def set_features(self, features: Mapping[str, Any]) -> None:
-        """Give the items' features.
-
-        Args:
-            features (`Mapping[str, Tensor | np.ndarray]`): by modality `[num_items, dim]`, row = item.
-
-        Raises:
-            ValueError: modalities, rows or sizes that are not those of the configuration, or numbers that are not finite.
-        """
-        checked = check_features(features, self.config.feature_dims, self.config.num_items)
-        with torch.no_grad():
-            for name, values in checked.items():
-                self.get_parameter(f"features.{name}.weight").copy_(values)
+        """As of every recommender with features; the graphs of items are made anew."""
+        super().set_features(features)
         self._keep_graphs(None)
-        self.vectors_ready.zero_()
 
     def set_interactions(self, users: Any, items: Any, **tokens: Any) -> None:
         """As of every recommender; the graphs of items are made anew."""
@@ -148,12 +132,7 @@ class SIGERModel(RecommenderModel):
 
     def behaviour(self) -> Tensor:
         """Means over the layers of the graph of users and items, `[num_nodes, hidden_size]`."""
-        graph = self.graph()
-        x = mean = self.tables()
-        for _ in range(self.config.num_layers):
-            x = graph.propagate(x)
-            mean = mean + x
-        return mean / (self.config.num_layers + 1)
+        return self.mean_over_layers(self.config.num_layers)
 
     def semantics(self) -> dict[str, Tensor]:
         """By modality, what features make of the items and of their users, `[num_nodes, hidden_size]`."""
