@@ -57,6 +57,20 @@ _PUBLIC_NAMES = {
     "CodeCloneConfig": "hf_contrastive.models.code_clone.configuration_code_clone",
     "CodeCloneModel": "hf_contrastive.models.code_clone.modeling_code_clone",
     "CodeCloneForPreTraining": "hf_contrastive.models.code_clone.modeling_code_clone",
+    "MFConfig": "hf_contrastive.models.mf.configuration_mf",
+    "MFModel": "hf_contrastive.models.mf.modeling_mf",
+    "LightGCNConfig": "hf_contrastive.models.lightgcn.configuration_lightgcn",
+    "LightGCNModel": "hf_contrastive.models.lightgcn.modeling_lightgcn",
+    "SGLConfig": "hf_contrastive.models.sgl.configuration_sgl",
+    "SGLModel": "hf_contrastive.models.sgl.modeling_sgl",
+    "SimGCLConfig": "hf_contrastive.models.simgcl.configuration_simgcl",
+    "SimGCLModel": "hf_contrastive.models.simgcl.modeling_simgcl",
+    "DCCFConfig": "hf_contrastive.models.dccf.configuration_dccf",
+    "DCCFModel": "hf_contrastive.models.dccf.modeling_dccf",
+    "BM3Config": "hf_contrastive.models.bm3.configuration_bm3",
+    "BM3Model": "hf_contrastive.models.bm3.modeling_bm3",
+    "SIGERConfig": "hf_contrastive.models.siger.configuration_siger",
+    "SIGERModel": "hf_contrastive.models.siger.modeling_siger",
     "PseudoLabeler": "hf_contrastive.models.gsimclr.data_gsimclr",
     "ConvEncoderConfig": "hf_contrastive.backbones.configuration_backbones",
     "ConvEncoderModel": "hf_contrastive.backbones.modeling_backbones",
@@ -83,12 +97,16 @@ _PUBLIC_NAMES = {
     "ContrastiveTrainingArguments": "hf_contrastive.training",
     "ClusterMemoryBankCallback": "hf_contrastive.training",
     "GoalConditionedRewardTrainer": "hf_contrastive.training",
+    "RecommenderTrainer": "hf_contrastive.training",
     # data
     "load_images": "hf_contrastive.data",
     "SimCLRViews": "hf_contrastive.data",
     "MultiCropViews": "hf_contrastive.data",
     "MultiViewCollator": "hf_contrastive.data",
     "DistinctLabelBatchSampler": "hf_contrastive.data",
+    "InteractionDataset": "hf_contrastive.data",
+    "TripletDataset": "hf_contrastive.data",
+    "load_interactions": "hf_contrastive.data",
     # decoding
     "contrastive_search": "hf_contrastive.generation",
     # registry
@@ -113,20 +131,27 @@ if TYPE_CHECKING:  # static analysis sees the real names
     from hf_contrastive.backbones.modeling_code_encoders import CodeGraphModel, CodePathsModel, CodeTransformerModel
     from hf_contrastive.data import (
         DistinctLabelBatchSampler,
+        InteractionDataset,
         MultiCropViews,
         MultiViewCollator,
         SimCLRViews,
+        TripletDataset,
         load_images,
+        load_interactions,
     )
     from hf_contrastive.generation import contrastive_search
     from hf_contrastive.losses import byol_loss, clip_loss, info_nce, nt_xent, simctg_loss, simsiam_loss, sup_con
     from hf_contrastive.modeling_utils import ContrastivePreTrainedModel
+    from hf_contrastive.models.bm3.configuration_bm3 import BM3Config
+    from hf_contrastive.models.bm3.modeling_bm3 import BM3Model
     from hf_contrastive.models.byol.configuration_byol import BYOLConfig
     from hf_contrastive.models.byol.modeling_byol import BYOLForPreTraining, BYOLModel
     from hf_contrastive.models.cacr.configuration_cacr import CACRConfig
     from hf_contrastive.models.cacr.modeling_cacr import CACRForPreTraining, CACRModel
     from hf_contrastive.models.code_clone.configuration_code_clone import CodeCloneConfig
     from hf_contrastive.models.code_clone.modeling_code_clone import CodeCloneForPreTraining, CodeCloneModel
+    from hf_contrastive.models.dccf.configuration_dccf import DCCFConfig
+    from hf_contrastive.models.dccf.modeling_dccf import DCCFModel
     from hf_contrastive.models.directpred.configuration_directpred import DirectPredConfig
     from hf_contrastive.models.directpred.modeling_directpred import DirectPredForPreTraining, DirectPredModel
     from hf_contrastive.models.gcrm.configuration_gcrm import GoalConditionedRewardConfig
@@ -140,14 +165,24 @@ if TYPE_CHECKING:  # static analysis sees the real names
     )
     from hf_contrastive.models.interclr.configuration_interclr import InterCLRConfig
     from hf_contrastive.models.interclr.modeling_interclr import InterCLRForPreTraining, InterCLRModel
+    from hf_contrastive.models.lightgcn.configuration_lightgcn import LightGCNConfig
+    from hf_contrastive.models.lightgcn.modeling_lightgcn import LightGCNModel
+    from hf_contrastive.models.mf.configuration_mf import MFConfig
+    from hf_contrastive.models.mf.modeling_mf import MFModel
     from hf_contrastive.models.moco.configuration_moco import MoCoConfig
     from hf_contrastive.models.moco.modeling_moco import MoCoForPreTraining, MoCoModel
     from hf_contrastive.models.npid.configuration_npid import NPIDConfig
     from hf_contrastive.models.npid.modeling_npid import NPIDForPreTraining, NPIDModel
+    from hf_contrastive.models.sgl.configuration_sgl import SGLConfig
+    from hf_contrastive.models.sgl.modeling_sgl import SGLModel
+    from hf_contrastive.models.siger.configuration_siger import SIGERConfig
+    from hf_contrastive.models.siger.modeling_siger import SIGERModel
     from hf_contrastive.models.simclr.configuration_simclr import SimCLRConfig
     from hf_contrastive.models.simclr.modeling_simclr import SimCLRForPreTraining, SimCLRModel
     from hf_contrastive.models.simctg.configuration_simctg import SimCTGConfig
     from hf_contrastive.models.simctg.modeling_simctg import SimCTGForCausalLM
+    from hf_contrastive.models.simgcl.configuration_simgcl import SimGCLConfig
+    from hf_contrastive.models.simgcl.modeling_simgcl import SimGCLModel
     from hf_contrastive.models.simsiam.configuration_simsiam import SimSiamConfig
     from hf_contrastive.models.simsiam.modeling_simsiam import SimSiamForPreTraining, SimSiamModel
     from hf_contrastive.models.swav.configuration_swav import SwAVConfig
@@ -158,6 +193,7 @@ if TYPE_CHECKING:  # static analysis sees the real names
         ContrastiveTrainer,
         ContrastiveTrainingArguments,
         GoalConditionedRewardTrainer,
+        RecommenderTrainer,
     )
 
 

@@ -180,6 +180,23 @@ def _image_system(slug: str, title: str, name: str, tags: tuple[str, ...], **fie
     )
 
 
+def _recommender(slug: str, title: str, name: str, tags: tuple[str, ...] = (), **fields: Any) -> SystemSpec:
+    """A row of the recommenders; `name` is what its classes' names begin with."""
+    room = f"{_MODELS}.{slug}"
+    return SystemSpec(
+        slug=slug,
+        title=title,
+        main=ModelSpec(slug, f"{room}.configuration_{slug}:{name}Config", f"{room}.modeling_{slug}:{name}Model"),
+        domain="interaction",
+        task="top-N recommendation",
+        main_input="user_ids",
+        column="user, item",
+        tags=("recommendation", "collaborative-filtering", slug, *tags),
+        default_settings="planted.yaml",
+        **fields,
+    )
+
+
 _ROWS = (
     _image_system(
         "simclr",
@@ -428,6 +445,115 @@ _ROWS = (
         tags=("reward-model", "gcrm", "rlhf", "trl"),
         pipeline_tag="text-classification",
         default_settings="arithmetic.yaml",
+    ),
+    _recommender(
+        "mf",
+        "Matrix factorisation",
+        "MF",
+        summary="Recommends items from an interaction log: the score of a user and an item is the product of two learned vectors.",
+        paper_title="BPR: Bayesian Personalized Ranking from Implicit Feedback",
+        paper_url="https://arxiv.org/abs/1205.2618",
+        year=2009,
+        bibtex="""@inproceedings{rendle2009bpr,
+  title={BPR: Bayesian Personalized Ranking from Implicit Feedback},
+  author={Rendle, Steffen and Freudenthaler, Christoph and Gantner, Zeno and Schmidt-Thieme, Lars},
+  booktitle={Conference on Uncertainty in Artificial Intelligence},
+  year={2009}
+}""",
+        tags=("bpr",),
+    ),
+    _recommender(
+        "lightgcn",
+        "LightGCN",
+        "LightGCN",
+        summary="Recommends items from an interaction log: vectors are averaged over ever larger neighbourhoods of users and items.",
+        paper_title="LightGCN: Simplifying and Powering Graph Convolution Network for Recommendation",
+        paper_url="https://arxiv.org/abs/2002.02126",
+        year=2020,
+        bibtex="""@inproceedings{he2020lightgcn,
+  title={LightGCN: Simplifying and Powering Graph Convolution Network for Recommendation},
+  author={He, Xiangnan and Deng, Kuan and Wang, Xiang and Li, Yan and Zhang, Yongdong and Wang, Meng},
+  booktitle={International ACM SIGIR Conference on Research and Development in Information Retrieval},
+  year={2020}
+}""",
+    ),
+    _recommender(
+        "sgl",
+        "SGL",
+        "SGL",
+        summary="LightGCN that also makes two copies of the graph, from which edges or nodes are missing, agree.",
+        paper_title="Self-supervised Graph Learning for Recommendation",
+        paper_url="https://arxiv.org/abs/2010.10783",
+        year=2021,
+        bibtex="""@inproceedings{wu2021sgl,
+  title={Self-supervised Graph Learning for Recommendation},
+  author={Wu, Jiancan and Wang, Xiang and Feng, Fuli and He, Xiangnan and Chen, Liang and Lian, Jianxun and Xie, Xing},
+  booktitle={International ACM SIGIR Conference on Research and Development in Information Retrieval},
+  year={2021}
+}""",
+    ),
+    _recommender(
+        "simgcl",
+        "SimGCL",
+        "SimGCL",
+        summary="LightGCN that also makes two passes along the same graph, each with noise of its own, agree.",
+        paper_title="Are Graph Augmentations Necessary? Simple Graph Contrastive Learning for Recommendation",
+        paper_url="https://arxiv.org/abs/2112.08679",
+        year=2022,
+        bibtex="""@inproceedings{yu2022simgcl,
+  title={Are Graph Augmentations Necessary? Simple Graph Contrastive Learning for Recommendation},
+  author={Yu, Junliang and Yin, Hongzhi and Xia, Xin and Chen, Tong and Cui, Lizhen and Nguyen, Quoc Viet Hung},
+  booktitle={International ACM SIGIR Conference on Research and Development in Information Retrieval},
+  year={2022}
+}""",
+    ),
+    _recommender(
+        "dccf",
+        "DCCF",
+        "DCCF",
+        summary="Recommends from an interaction log with shared intents and learned edge weights, contrasted with the plain graph.",
+        paper_title="Disentangled Contrastive Collaborative Filtering",
+        paper_url="https://arxiv.org/abs/2305.02759",
+        year=2023,
+        bibtex="""@inproceedings{ren2023dccf,
+  title={Disentangled Contrastive Collaborative Filtering},
+  author={Ren, Xubin and Xia, Lianghao and Zhao, Jiashu and Yin, Dawei and Huang, Chao},
+  booktitle={International ACM SIGIR Conference on Research and Development in Information Retrieval},
+  year={2023}
+}""",
+    ),
+    _recommender(
+        "bm3",
+        "BM3",
+        "BM3",
+        summary="Recommends items that have images, texts or sounds, from a log alone at serving time, trained without negatives.",
+        paper_title="Bootstrap Latent Representations for Multi-modal Recommendation",
+        paper_url="https://arxiv.org/abs/2207.05969",
+        year=2023,
+        bibtex="""@inproceedings{zhou2023bm3,
+  title={Bootstrap Latent Representations for Multi-modal Recommendation},
+  author={Zhou, Xin and Zhou, Hongyu and Liu, Yong and Zeng, Zhiwei and Miao, Chunyan and Wang, Pengwei and You, Yuan and Jiang, Feijun},
+  booktitle={Proceedings of the ACM Web Conference},
+  year={2023}
+}""",
+        tags=("multimodal",),
+    ),
+    _recommender(
+        "siger",
+        "SIGER",
+        "SIGER",
+        summary="Recommends items that have images, texts or sounds along graphs of items that are alike or chosen together.",
+        paper_title="Semantic Item Graph Enhancement for Multimodal Recommendation",
+        paper_url="https://arxiv.org/abs/2508.06154",
+        year=2025,
+        bibtex="""@article{zhang2025siger,
+  title={Semantic Item Graph Enhancement for Multimodal Recommendation},
+  author={Zhang, Xiaoxiong and Zhou, Xin and Zeng, Zhiwei and Niyato, Dusit and Shen, Zhiqi},
+  journal={arXiv preprint arXiv:2508.06154},
+  year={2025}
+}""",
+        tags=("multimodal",),
+        status="experimental",
     ),
 )
 

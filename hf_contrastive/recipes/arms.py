@@ -4,17 +4,16 @@ from __future__ import annotations
 
 import copy
 import dataclasses
-import inspect
-import re
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from transformers import PreTrainedConfig, set_seed
+from transformers import set_seed
 
 from hf_contrastive.families.siamese.configuration_siamese import SiameseConfig
 from hf_contrastive.recipes import images
+from hf_contrastive.recipes.common import configuration_arguments
 from hf_contrastive.registry import SystemSpec, get_system
 from hf_contrastive.reporting import say
 from hf_contrastive.training import ContrastiveTrainer, ContrastiveTrainingArguments, parse_recipe_arguments
@@ -43,56 +42,15 @@ class Arm:
 def objective_arguments(specs: Sequence[SystemSpec]) -> type:
     """An argument group with the fields of the systems' configurations that no other group has.
 
-    Each is `None` by default, which means the system's own default; its help is the sentence of the configuration's
-    docstring.
-
     Args:
         specs (`Sequence[SystemSpec]`): the systems; a field of several has the help of the first.
 
     Returns:
         A dataclass for `parse_recipe_arguments`.
     """
-    taken = {one.name for group in (SiameseConfig, PreTrainedConfig) for one in dataclasses.fields(group)}
+    taken = {one.name for one in dataclasses.fields(SiameseConfig)}
     taken |= {one.name for one in dataclasses.fields(images.ModelArguments)} | {"num_samples"}
-    found: dict[str, tuple[Any, str]] = {}
-    for spec in specs:
-        config = spec.config_class()
-        for one in dataclasses.fields(config):
-            if one.name in taken or one.name in found or one.name.startswith("_"):
-                continue
-            annotation: Any = one.type
-            found[one.name] = (annotation | None, documented(config, one.name))
-    group = dataclasses.make_dataclass(
-        "ObjectiveArguments",
-        [
-            (name, annotation, field(default=None, metadata={"help": f"{text} none = the paper's."}))
-            for name, (annotation, text) in found.items()
-        ],
-    )
-    group.__doc__ = "objective: what is optimised"
-    return group
-
-
-def documented(config: type, name: str) -> str:
-    """What the docstring of a configuration says of one field, in one line.
-
-    Args:
-        config (`type`): the configuration class.
-        name (`str`): the field.
-    """
-    lines = inspect.cleandoc(config.__doc__ or "").splitlines()
-    for number, line in enumerate(lines):
-        if re.match(rf"\s+{name} \(", line):
-            text = [line.partition("):")[2]]
-            depth = len(line) - len(line.lstrip())
-            for more in lines[number + 1 :]:
-                if not more.strip() or len(more) - len(more.lstrip()) <= depth:
-                    break
-                text.append(more)
-            said = " ".join(" ".join(text).split())
-            said = said[:1].upper() + said[1:]
-            return said if said.endswith(".") else f"{said}."
-    return ""
+    return configuration_arguments(specs, taken, "objective: what is optimised")
 
 
 def run(
@@ -262,4 +220,4 @@ def _for_system(model: Any, spec: SystemSpec) -> Any:
     return model if "temperature" in known else dataclasses.replace(model, temperature=None)
 
 
-__all__ = ["Arm", "documented", "objective_arguments", "run"]
+__all__ = ["Arm", "objective_arguments", "run"]

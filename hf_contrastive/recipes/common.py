@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import datetime
 import importlib.util
+import inspect
 import json
 import os
 import platform
+import re
 import shlex
 import sys
 import time
@@ -19,6 +22,7 @@ from typing import Any
 import torch
 from huggingface_hub.errors import StrictDataclassError
 from safetensors.torch import load_model
+from transformers import PreTrainedConfig
 from transformers.utils import logging as hf_logging
 
 from hf_contrastive.distributed import is_main_process
@@ -31,6 +35,11 @@ from hf_contrastive.training.unwrap import unwrap_model
 def option(default: Any, help_text: str) -> Any:
     """A field of an argument group with its help."""
     return field(default=default, metadata={"help": help_text})
+
+
+def several(default: Sequence[Any], help_text: str) -> Any:
+    """A field with several values."""
+    return field(default_factory=lambda: list(default), metadata={"help": help_text})
 
 
 @dataclass
@@ -59,6 +68,62 @@ def plain_errors() -> Generator[None]:
         said = error.__cause__ if isinstance(error, StrictDataclassError) and error.__cause__ else error
         print(f"error: {said}", file=sys.stderr)
         raise SystemExit(2) from error
+
+
+def configuration_arguments(specs: Sequence[SystemSpec], taken: set[str], title: str) -> type:
+    """An argument group with the fields of the systems' configurations.
+
+    Each is `None` by default, which means the system's own default; its help is the sentence of the configuration's
+    docstring.
+
+    Args:
+        specs (`Sequence[SystemSpec]`): the systems; a field of several has the help of the first.
+        taken (`set[str]`): fields that are left out, beside those of every transformers configuration.
+        title (`str`): name and sentence of the group in `--help`.
+
+    Returns:
+        A dataclass for `parse_recipe_arguments`.
+    """
+    left_out = taken | {one.name for one in dataclasses.fields(PreTrainedConfig)}
+    found: dict[str, tuple[Any, str]] = {}
+    for spec in specs:
+        config = spec.config_class()
+        for one in dataclasses.fields(config):
+            if one.name in left_out or one.name in found or one.name.startswith("_"):
+                continue
+            annotation: Any = one.type
+            found[one.name] = (annotation | None, documented(config, one.name))
+    group = dataclasses.make_dataclass(
+        "ConfigurationArguments",
+        [
+            (name, annotation, field(default=None, metadata={"help": f"{text} none = the paper's."}))
+            for name, (annotation, text) in found.items()
+        ],
+    )
+    group.__doc__ = title
+    return group
+
+
+def documented(config: type, name: str) -> str:
+    """What the docstring of a configuration says of one field, in one line.
+
+    Args:
+        config (`type`): the configuration class.
+        name (`str`): the field.
+    """
+    lines = inspect.cleandoc(config.__doc__ or "").splitlines()
+    for number, line in enumerate(lines):
+        if re.match(rf"\s+{name} \(", line):
+            text = [line.partition("):")[2]]
+            depth = len(line) - len(line.lstrip())
+            for more in lines[number + 1 :]:
+                if not more.strip() or len(more) - len(more.lstrip()) <= depth:
+                    break
+                text.append(more)
+            said = " ".join(" ".join(text).split())
+            said = said[:1].upper() + said[1:]
+            return said if said.endswith(".") else f"{said}."
+    return ""
 
 
 def prepare_output(args: Any, run: RunArguments) -> None:

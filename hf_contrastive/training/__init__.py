@@ -20,6 +20,7 @@ _PUBLIC_NAMES = {
     "LanguageModelTrainer": "hf_contrastive.training.language_model",
     "MetricsFileCallback": "hf_contrastive.training.callbacks",
     "NonFiniteLossError": "hf_contrastive.training.monitors",
+    "RecommenderTrainer": "hf_contrastive.training.recommender",
     "SetEpochCallback": "hf_contrastive.training.callbacks",
     "batch_report": "hf_contrastive.training.reports",
     "cached_backward": "hf_contrastive.training.gradient_cache",
@@ -38,6 +39,7 @@ __all__ = [
     "LanguageModelTrainer",
     "MetricsFileCallback",
     "NonFiniteLossError",
+    "RecommenderTrainer",
     "SetEpochCallback",
     "batch_report",
     "cached_backward",
@@ -53,6 +55,7 @@ if TYPE_CHECKING:
     from hf_contrastive.training.language_model import LanguageModelTrainer
     from hf_contrastive.training.monitors import CollapseWarning, NonFiniteLossError
     from hf_contrastive.training.recipe_arguments import parse_recipe_arguments
+    from hf_contrastive.training.recommender import RecommenderTrainer
     from hf_contrastive.training.reports import batch_report, final_report
     from hf_contrastive.training.reward_model import GoalConditionedRewardTrainer
     from hf_contrastive.training.trainer import ContrastiveTrainer

@@ -125,14 +125,15 @@ class ContrastiveTrainer(TrainerHubMixin, Trainer):
                 args.chance_tolerance,
             )
         super().__init__(model, args, data_collator, train_dataset, eval_dataset, callbacks=callbacks, **kwargs)
-        forward = inspect.signature(type(unwrap_model(self.model)).forward).parameters
-        self._has_negatives = getattr(unwrap_model(self.model), "has_negatives", True)
+        inner = unwrap_model(self.model)
+        forward = inspect.signature(type(inner).forward).parameters
+        self._has_negatives = getattr(inner, "has_negatives", True)
         self._accepted = [name for name in forward if name != "self"]
         self._required = [n for n in self._accepted if forward[n].default is inspect.Parameter.empty]
         self._check_settings()
-        self.add_callback(AfterOptimizerStepCallback())
-        self.add_callback(SetEpochCallback(self.data_collator, train_batch_sampler))
-        self.add_callback(MetricsFileCallback())
+        told = SetEpochCallback(self.data_collator, train_batch_sampler, train_dataset, inner)
+        for callback in (AfterOptimizerStepCallback(), told, MetricsFileCallback()):
+            self.add_callback(callback)
 
     def _check_settings(self) -> None:
         args, sampler = self.args, self.train_batch_sampler

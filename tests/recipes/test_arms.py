@@ -10,7 +10,8 @@ import pytest
 from helpers.recipes import ROOT, run_recipe
 
 from hf_contrastive import get_system
-from hf_contrastive.recipes.arms import _equal_budget, documented, objective_arguments
+from hf_contrastive.recipes.arms import _equal_budget, objective_arguments
+from hf_contrastive.recipes.common import documented
 from hf_contrastive.registry import REGISTRY
 
 

@@ -73,6 +73,10 @@ class SGLModel(RecommenderModel):
         super().set_interactions(users, items, **tokens)
         self._views = []
 
+    def set_epoch(self, epoch: int) -> None:
+        """The trainer calls this at the beginning of every epoch."""
+        self.draw_views(epoch)
+
     @torch.no_grad()
     def draw_views(self, epoch: int = 0) -> None:
         """Draw what is left out of the two graphs of an epoch.

@@ -168,7 +168,9 @@ class SIGERModel(HasItemFeatures, RecommenderModel):
             noise (`Tensor` `[num_nodes, hidden_size]`): uniform from 0 to 1.
         """
         length = torch.linalg.vector_norm(rows, dim=1, keepdim=True) if self.config.perturbation == "modulus" else 1.0
-        return rows + self.config.noise_size * length * rows.sign() * normalize(noise, dim=1)
+        with torch.no_grad():  # the sign has no gradient, and autograd need not find that out
+            direction = rows.sign().mul_(normalize(noise, dim=1))
+        return rows + self.config.noise_size * length * direction
 
     def propagate(self) -> tuple[Tensor, Tensor]:
         """Behaviour plus mixture.

@@ -78,7 +78,7 @@ class SimGCLModel(RecommenderModel):
         for layer in range(self.config.num_layers):
             x = graph.propagate(x)
             if noise is not None:
-                x = x + self.config.noise_size * x.sign() * torch.nn.functional.normalize(noise[layer], dim=1)
+                x = x + _displacement(x, noise[layer], self.config.noise_size)
             total = total + x
         return total / (self.config.num_layers + self.config.include_tables)
 
@@ -130,6 +130,12 @@ class SimGCLModel(RecommenderModel):
         """
         embeds = self.embed_triples(user_ids, pos_item_ids, neg_item_ids)
         return self.compute_objective(embeds, return_loss, noise=noise)
+
+
+@torch.no_grad()  # the sign has no gradient, and autograd need not find that out
+def _displacement(x: Tensor, noise: Tensor, size: float) -> Tensor:
+    lengths = torch.linalg.vector_norm(noise, dim=1, keepdim=True).clamp(min=1e-12)
+    return x.sign().mul_(noise).mul_(size / lengths)
 
 
 __all__ = ["SimGCLModel", "SimGCLOutput"]

@@ -1,0 +1,280 @@
+"""Recommenders on one log: a search of equal budget for each, several seeds of the best setting, one table.
+
+    python recipes/recommenders/compare.py recipes/recommenders/planted.yaml
+    python recipes/recommenders/compare.py recipes/recommenders/lastfm.yaml --seeds 0 1 2 --name "Last.FM" \
+        --page RESULTS.md --cards -- --dataset_path ../shared/data/lastfm-lightgcn
+
+Every system has as many trials as the others, each one a run of its own recipe with the first seed, stopped early on the part
+that `select_on` names; the best of them is repeated with the other seeds. What stands after `--` goes to every recipe. A
+finished run is not repeated as long as its words are the same.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import json
+import runpy
+import shlex
+import statistics
+import sys
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from hf_contrastive.registry import REGISTRY
+from hf_contrastive.reporting import markdown_table, metrics_table, say, write_section
+from hf_contrastive.training.recipe_arguments import load_yaml
+
+
+ROOT = Path(__file__).resolve().parents[2]
+RECOMMENDERS = [slug for slug, row in REGISTRY.items() if row.domain == "interaction"]
+
+
+def read_settings(path: Path) -> dict[str, Any]:
+    """The file: `shared` fields, and for each system `fields` and `trials`, as many for each.
+
+    Args:
+        path (`Path`): YAML.
+
+    Raises:
+        SystemExit: with one line, where something is missing, unknown, or unequal.
+    """
+    if not path.is_file():
+        near = ", ".join(sorted(other.name for other in path.parent.glob("*.yaml"))) or "none"
+        sys.exit(f"error: there is no file {path}; YAML files beside it: {near}.")
+    try:
+        settings = load_yaml(path.read_text(encoding="utf-8")) or {}
+    except yaml.YAMLError as error:
+        sys.exit(f"error: {path} is not valid YAML: {' '.join(str(error).split())}")
+    missing = [name for name in ("shared", "systems") if name not in settings]
+    if missing:
+        sys.exit(f"error: {path} has no {', '.join(missing)}; it needs shared (fields) and systems.")
+    unknown = sorted(set(settings["systems"]) - set(RECOMMENDERS))
+    if unknown:
+        sys.exit(f"error: {path} names {', '.join(unknown)}; recommenders are: {', '.join(RECOMMENDERS)}.")
+    counts = {slug: len(system.get("trials") or [{}]) for slug, system in settings["systems"].items()}
+    if len(set(counts.values())) > 1:
+        shown = ", ".join(f"{slug} {count}" for slug, count in counts.items())
+        sys.exit(f"error: the numbers of trials differ ({shown}); give every system as many.")
+    return settings
+
+
+def words_of(settings: Mapping[str, Any], slug: str, trial: Mapping[str, Any], extra: Sequence[str]) -> list[str]:
+    """The command line of one run, without seed and folder.
+
+    Args:
+        settings (`Mapping`): of the YAML.
+        slug (`str`): the system.
+        trial (`Mapping`): fields that this trial sets.
+        extra (`Sequence[str]`): further words for every recipe.
+    """
+    fields = {**settings["shared"], **(settings["systems"][slug].get("fields") or {}), **trial}
+    words = []
+    for name, value in fields.items():
+        text = [str(part) for part in value] if isinstance(value, list) else [_text(value)]
+        words += [f"--{name}", *text]
+    return [*words, "--pictures", "false", *extra]
+
+
+def _text(value: Any) -> str:
+    return json.dumps(value) if isinstance(value, (dict, bool)) else str(value)
+
+
+def run_one(slug: str, words: Sequence[str], seed: int, folder: Path) -> dict[str, Any]:
+    """Run a recipe in this process; what it says goes to a file beside its folder.
+
+    Args:
+        slug (`str`): the system.
+        words (`Sequence[str]`): its command line.
+        seed (`int`): of the run.
+        folder (`Path`): its output; what is finished there is read.
+
+    Returns:
+        `dict`: `all_results.json` of the run.
+
+    Raises:
+        SystemExit: the run failed.
+    """
+    note, results = folder / "compare.json", folder / "all_results.json"
+    if not (note.is_file() and results.is_file() and json.loads(note.read_text(encoding="utf-8")) == list(words)):
+        file = ROOT / "recipes" / slug / "train.py"
+        command = [*words, "--seed", str(seed), "--output_dir", str(folder), "--overwrite", "true"]
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        started, before, log = time.time(), sys.argv, folder.with_suffix(".log")
+        sys.argv = [str(file), *command]
+        try:
+            with log.open("w", encoding="utf-8") as said, contextlib.redirect_stdout(said):
+                runpy.run_path(str(file), run_name="__main__")
+        except SystemExit as stopped:
+            if stopped.code:
+                sys.exit(f"error: recipes/{slug}/train.py {shlex.join(command)} failed; see above and {log}.")
+        finally:
+            sys.argv = before
+        for checkpoint in folder.glob("checkpoint-*"):  # the best one has become the model
+            for path in sorted(checkpoint.rglob("*"), reverse=True):
+                path.unlink() if path.is_file() else path.rmdir()
+            checkpoint.rmdir()
+        note.write_text(json.dumps(list(words)), encoding="utf-8")
+        say(
+            f"{folder.name}: {time.time() - started:.0f} s, valid or chosen {_chosen(json.loads(results.read_text())):.4f}"
+        )
+    return json.loads(results.read_text(encoding="utf-8"))
+
+
+def own_row(result: Mapping[str, Any], name: str | None = None) -> Mapping[str, Any]:
+    """The row of the trained system, or of another one."""
+    wanted = REGISTRY[result["system"]].title if name is None else name
+    return next(row for row in result["ranking"] if row["model"] == wanted)
+
+
+def _chosen(result: Mapping[str, Any]) -> float:
+    """What trials are compared by: recall of the longest list on the part that chooses."""
+    return own_row(result)[result["select_on"]][f"recall@{max(result['ks'])}"]
+
+
+def spread(values: Sequence[float], digits: int = 4) -> str:
+    """Mean and, of several, standard deviation."""
+    mean = f"{statistics.mean(values):.{digits}f}"
+    return f"{mean} ± {statistics.stdev(values):.{digits}f}" if len(values) > 1 else mean
+
+
+def table_of(found: Mapping[str, Sequence[Mapping[str, Any]]], trials: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """One row a system, popularity first.
+
+    Args:
+        found (`Mapping`): by system the results of all seeds.
+        trials (`Mapping`): by system the trial that was chosen.
+    """
+    first = next(iter(found.values()))[0]
+    rows = [("popularity", [first], "popularity", {})]
+    rows += [(REGISTRY[slug].title, runs, None, trials[slug]) for slug, runs in found.items()]
+    table = []
+    for title, runs, name, trial in rows:
+        line: dict[str, Any] = {"model": title}
+        for split, metric, k in _columns(first):
+            line[f"{split} {metric[0].upper()}@{k}"] = spread(
+                [own_row(run, name)[split][f"{metric}@{k}"] for run in runs]
+            )
+        if name is None:
+            line["best epoch"] = ", ".join(f"{run['best_epoch']:g}" if run["best_epoch"] else "-" for run in runs)
+            line["s/epoch"] = f"{statistics.median(run['seconds_per_epoch'] for run in runs):.2f}"
+            line["setting"] = ", ".join(f"{key} {value}" for key, value in trial.items()) or "-"
+        else:
+            line |= {"best epoch": "-", "s/epoch": "-", "setting": "-"}
+        table.append(line)
+    return table
+
+
+def _columns(first: Mapping[str, Any]) -> list[tuple[str, str, int]]:
+    short, long = min(first["ks"]), max(first["ks"])
+    row = first["ranking"][0]
+    columns = [("valid", "recall", long)] if "valid" in row else []
+    if "test" in row:
+        columns += [("test", metric, k) for k in dict.fromkeys((short, long)) for metric in ("recall", "ndcg")]
+    return columns
+
+
+def section(
+    args: argparse.Namespace,
+    extra: Sequence[str],
+    table: Sequence[Mapping[str, Any]],
+    first: Mapping[str, Any],
+    count: int,
+    level: str,
+) -> str:
+    """The part of a page: what was run, the table, the command."""
+    words = ["python", "recipes/recommenders/compare.py", _relative(args.config), "--seeds", *map(str, args.seeds)]
+    words += ["--name", args.name, *(["--page", _relative(args.page)] if args.page else [])]
+    words += ["--cards"] if args.cards else []
+    words += ["--", *extra] if extra else []
+    counts = first["counts"]
+    rows = ", ".join(f"{counts[split]:,} {split}" for split in ("train", "valid", "test"))
+    seeds = "mean ± standard deviation over the seeds " + ", ".join(map(str, args.seeds))
+    part = (
+        "valid part"
+        if first["select_on"] == "valid"
+        else "TEST part (as the figure it repeats was chosen: not an honest one)"
+    )
+    lines = [
+        f"{level} {args.name}",
+        "",
+        f"{counts['users']:,} users, {counts['items']:,} items, pairs: {rows}. Full ranking of the catalogue, {first['mask']} items left "
+        f"out; R: recall, N: NDCG. For every system {count} setting{'s were' if count > 1 else ' was'} tried with seed {args.seeds[0]}; "
+        f"setting and epoch are the best on the {part}; "
+        f"{seeds if len(args.seeds) > 1 else f'seed {args.seeds[0]}, so nothing is known of the spread'}. Seconds an epoch: training "
+        "alone, on a shared machine.",
+        "",
+        markdown_table(table),
+        "",
+        f"{first['machine']}; {first['date']}. Command:",
+        "",
+        f"    {shlex.join(words)}",
+    ]
+    return "\n".join(lines)
+
+
+def _relative(path: Path) -> str:
+    path = path.resolve()
+    return path.relative_to(ROOT).as_posix() if path.is_relative_to(ROOT) else path.name
+
+
+def label_of(name: str) -> str:
+    """A name for files."""
+    return "-".join("".join(letter if letter.isalnum() else " " for letter in name.lower()).split())
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("config", type=Path, help="YAML: shared, systems (fields, trials)")
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0], help="default: 0")
+    parser.add_argument("--systems", nargs="+", help="only these; default: all of the file")
+    parser.add_argument("--name", default="comparison", help="heading of the section")
+    parser.add_argument("--page", type=Path, help="Markdown file whose section of that name is written")
+    parser.add_argument("--cards", action="store_true", help="write the section into every system's card, too")
+    parser.add_argument("--out", type=Path, default=Path("out/recommenders"), help="default: out/recommenders")
+    own, extra = sys.argv[1:], []
+    if "--" in own:
+        cut = own.index("--")
+        own, extra = own[:cut], own[cut + 1 :]
+    args = parser.parse_args(own)
+    settings = read_settings(args.config)
+    systems = args.systems or list(settings["systems"])
+    absent = [slug for slug in systems if slug not in settings["systems"]]
+    if absent:
+        sys.exit(f"error: --systems has {', '.join(absent)}; {args.config} has: {', '.join(settings['systems'])}.")
+
+    found: dict[str, list[dict[str, Any]]] = {}
+    chosen: dict[str, Any] = {}
+    count = 1
+    for slug in systems:
+        trials = settings["systems"][slug].get("trials") or [{}]
+        count = len(trials)
+        runs = []
+        for number, trial in enumerate(trials):
+            folder = args.out / f"{label_of(args.name)}-{slug}-{number}-{args.seeds[0]}"
+            runs.append(run_one(slug, words_of(settings, slug, trial, extra), args.seeds[0], folder))
+        best = max(range(count), key=lambda number: _chosen(runs[number]))
+        chosen[slug] = trials[best]
+        found[slug] = [runs[best]]
+        for seed in args.seeds[1:]:
+            folder = args.out / f"{label_of(args.name)}-{slug}-{best}-{seed}"
+            found[slug].append(run_one(slug, words_of(settings, slug, trials[best], extra), seed, folder))
+    table = table_of(found, chosen)
+    first = next(iter(found.values()))[0]
+    metrics_table(table, title=f"{args.name}: {count} trials for every system")
+    if args.page:
+        write_section(args.page, args.name, section(args, extra, table, first, count, "##"))
+        say(f"written: section {args.name!r} of {args.page}")
+    if args.cards:
+        for slug in systems:
+            card = ROOT / REGISTRY[slug].card
+            write_section(card, args.name, section(args, extra, table, first, count, "###"))
+            say(f"written: section {args.name!r} of {_relative(card)}")
+
+
+if __name__ == "__main__":
+    main()

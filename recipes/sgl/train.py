@@ -1,0 +1,26 @@
+"""SGL: train a recommender on an interaction log, rank the whole catalogue, save it.
+
+accelerate launch recipes/sgl/train.py recipes/sgl/planted.yaml
+"""
+
+from __future__ import annotations
+
+from hf_contrastive import get_system
+from hf_contrastive.recipes import recommendations
+
+
+EXAMPLE = """accelerate launch recipes/sgl/train.py recipes/sgl/planted.yaml --augmentation node_dropout
+accelerate launch recipes/sgl/train.py recipes/sgl/planted.yaml --dataset_path my_log.csv --user_core 5 --item_core 5"""
+
+
+def main() -> None:
+    # log, training, ranking and saving are the same for all recommenders: hf_contrastive/recipes/recommendations.py
+    recommendations.run(
+        get_system("sgl"),
+        description="Train SGL (https://arxiv.org/abs/2010.10783) on an interaction log, rank the whole catalogue, save it.",
+        example=EXAMPLE,
+    )
+
+
+if __name__ == "__main__":
+    main()

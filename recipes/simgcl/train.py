@@ -1,0 +1,26 @@
+"""SimGCL: train a recommender on an interaction log, rank the whole catalogue, save it.
+
+accelerate launch recipes/simgcl/train.py recipes/simgcl/planted.yaml
+"""
+
+from __future__ import annotations
+
+from hf_contrastive import get_system
+from hf_contrastive.recipes import recommendations
+
+
+EXAMPLE = """accelerate launch recipes/simgcl/train.py recipes/simgcl/planted.yaml --contrastive_weight 0.1
+accelerate launch recipes/simgcl/train.py recipes/simgcl/planted.yaml --dataset_path my_log.csv --user_core 5 --item_core 5"""
+
+
+def main() -> None:
+    # log, training, ranking and saving are the same for all recommenders: hf_contrastive/recipes/recommendations.py
+    recommendations.run(
+        get_system("simgcl"),
+        description="Train SimGCL (https://arxiv.org/abs/2112.08679) on an interaction log, rank the whole catalogue, save it.",
+        example=EXAMPLE,
+    )
+
+
+if __name__ == "__main__":
+    main()
