@@ -59,6 +59,7 @@ def test_save_and_load_is_exact(case: Case, tmp_path):
         assert max_difference(dict(model.state_dict()), dict(loaded.state_dict())) == 0.0
         objective = model_class is case.tester.objective_class
         inputs = case.inputs() if objective else case.single_inputs()
+        inputs |= case.fixed_draws(inputs) if objective else {}
         assert max_difference(outputs_of(model, inputs), outputs_of(loaded, inputs)) == 0.0
         # once more: nothing changes by being saved again
         loaded.save_pretrained(tmp_path / "again")
@@ -77,8 +78,8 @@ def test_pretraining_checkpoint_opens_everywhere(case: Case, tmp_path):
     assert type(model) is case.tester.model_class
     assert_clean(info)
     assert max_difference(dict(model.state_dict()), case.inference_state(objective)) == 0.0
-    inputs = case.single_inputs()
     for readout in case.tester.readout_sizes(case.config):
+        inputs = case.readout_inputs(readout)
         assert torch.equal(model.encode(**inputs, readout=readout), objective.encode(**inputs, readout=readout))
     if case.tester.spec.pretraining is None:
         return
@@ -104,7 +105,7 @@ def test_auto_classes_build_from_a_configuration(case: Case):
 @each_case
 def test_saved_in_shards(case: Case, tmp_path):
     model = case.model()
-    model.save_pretrained(tmp_path, max_shard_size="4KB")
+    model.save_pretrained(tmp_path, max_shard_size="2KB")
     assert (tmp_path / "model.safetensors.index.json").is_file()
     loaded, info = case.tester.model_class.from_pretrained(tmp_path, output_loading_info=True)
     assert_clean(info)

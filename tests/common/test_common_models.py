@@ -57,6 +57,7 @@ def test_outputs_of_the_objective(case: Case):
 def test_objective_splits_in_two(case: Case):
     model = case.objective().eval()
     inputs = case.inputs()
+    inputs |= case.fixed_draws(inputs)
     views = {name: value for name, value in inputs.items() if name in model.view_inputs}
     others = {name: value for name, value in inputs.items() if name not in model.view_inputs}
     embeds = model.embed_views(**views)
@@ -97,10 +98,11 @@ def test_encode(case: Case):
     sizes = case.tester.readout_sizes(case.config)
     assert tuple(model.readouts) == tuple(sizes)
     for readout, size in sizes.items():
-        embeds = model.encode(**inputs, readout=readout)
+        own = case.readout_inputs(readout, batch=3)
+        embeds = model.encode(**own, readout=readout)
         assert embeds.shape == (3, size)
         assert not embeds.requires_grad
-        unit = model.encode(**inputs, readout=readout, normalize=True)
+        unit = model.encode(**own, readout=readout, normalize=True)
         torch.testing.assert_close(unit, torch.nn.functional.normalize(embeds, dim=1))
     default = model.encode(*inputs.values())
     assert torch.equal(default, model.encode(**inputs, readout=next(iter(sizes))))
@@ -118,8 +120,8 @@ def test_both_classes_encode_alike(case: Case):
     # nothing is left aside but what the tester names
     parts = {name.partition(".")[0] for name in set(objective.state_dict()) - set(model.state_dict())}
     assert parts == set(case.tester.parts_of(case.config))
-    inputs = case.single_inputs()
     for readout in case.tester.readout_sizes(case.config):
+        inputs = case.readout_inputs(readout)
         assert torch.equal(objective.encode(**inputs, readout=readout), model.encode(**inputs, readout=readout))
 
 
@@ -200,8 +202,7 @@ def test_gradient_check_catches_a_detached_backbone(monkeypatch):
 def test_bf16_autocast(case: Case):
     model = training_model(case).train()
     inputs = case.inputs(batch=6)
-    if "noise" in inspect.signature(model.forward).parameters:
-        inputs["noise"] = torch.zeros_like(inputs["pixel_values"])
+    inputs |= case.fixed_draws(inputs)
     exact = copy.deepcopy(model)
     expected = loss_of(exact(**inputs))
     expected.backward()
@@ -228,9 +229,11 @@ def test_bf16_autocast(case: Case):
 def test_bf16_model(case: Case):
     model = training_model(case).train()
     inputs = case.inputs(batch=6)
-    expected = loss_of(copy.deepcopy(model).eval()(**inputs))
+    draws = case.fixed_draws(inputs)
+    expected = loss_of(copy.deepcopy(model).eval()(**inputs, **draws))
     model.to(torch.bfloat16)
     halved = {name: value.to(torch.bfloat16) if value.is_floating_point() else value for name, value in inputs.items()}
+    halved |= draws
     loss = loss_of(model.eval()(**halved))
     loss.backward()
     assert bool(torch.isfinite(loss))
@@ -242,8 +245,9 @@ def test_bf16_model(case: Case):
 def test_float64(case: Case):
     model = training_model(case).eval()
     inputs = case.inputs()
-    expected = loss_of(model(**inputs))
-    doubled = {name: value.double() if value.is_floating_point() else value for name, value in inputs.items()}
+    draws = case.fixed_draws(inputs)
+    expected = loss_of(model(**inputs, **draws))
+    doubled = {name: value.double() if value.is_floating_point() else value for name, value in inputs.items()} | draws
     loss = loss_of(model.double()(**doubled))
     assert loss.dtype == torch.float64
     torch.testing.assert_close(loss.float(), expected, rtol=1e-4, atol=1e-5)
@@ -270,8 +274,7 @@ def test_gradient_checkpointing(case: Case):
     plain = training_model(case).train()
     model = copy.deepcopy(plain)
     inputs = case.inputs()
-    if "noise" in inspect.signature(model.forward).parameters:
-        inputs["noise"] = torch.zeros_like(inputs["pixel_values"])
+    inputs |= case.fixed_draws(inputs)
     # the layers of transformers that can do it carry this flag
     supported = any(hasattr(module, "gradient_checkpointing") for module in model.modules())
     if not supported:
@@ -297,6 +300,7 @@ def test_some_backbone_supports_gradient_checkpointing():
 def test_copies_and_pickles_of_a_model_are_equal(case: Case):
     model = case.objective().eval()
     inputs = case.inputs()
+    inputs |= case.fixed_draws(inputs)
     with torch.no_grad():
         assert torch.equal(copy.deepcopy(model)(**inputs).loss, model(**inputs).loss)
 

@@ -284,7 +284,10 @@ def test_a_batch_of_one_node_has_no_contrast():
         (lambda m: m.recommend("u1"), "expected a list of users, got the text 'u1'"),
         (lambda m: m.recommend(["u1"], k=10), "`k` is 10, but there are 9 items"),
         (lambda m: m.recommend(["u1"], exclude=["i99"]), "1 unknown items"),
-        (lambda m: m(user_ids=torch.tensor([0])), "`pos_item_ids` and `neg_item_ids` are needed"),
+        (
+            lambda m: m(user_ids=torch.tensor([0]), pos_item_ids=torch.tensor([0])),
+            "give both `pos_item_ids` and `neg_item_ids`, or neither",
+        ),
         (
             lambda m: m(**{**triples(), "user_ids": torch.full((8,), 7)}),
             "`user_ids` goes from 7 to 7, but the model has 0 to 6",

@@ -77,6 +77,25 @@ class ModelTester:
         """Arguments of `encode` and of the inference model's `forward`."""
         raise NotImplementedError
 
+    def readout_inputs(self, config: Any, batch: int, seed: int, readout: str) -> dict[str, Any]:
+        """Arguments of `encode` for one readout, where it reads something else than the others."""
+        return self.single_inputs(config, batch, seed)
+
+    def fixed_draws(self, config: Any, inputs: dict[str, Any]) -> dict[str, Any]:
+        """What `forward` would draw at random, fixed, for comparisons of two passes."""
+        from inspect import signature
+
+        if (
+            self.objective_class is not None
+            and "noise" in signature(self.objective_class.forward).parameters
+            and "noise" not in inputs
+        ):
+            return {"noise": torch.zeros_like(inputs["pixel_values"])}
+        return {}
+
+    def settle(self, model: Any) -> None:
+        """Bring what a model derives from its weights up to date, where it does so on demand."""
+
     def output_shapes(self, config: Any, batch: int) -> dict[str, tuple[int, ...]]:
         """Shapes of the inference model's outputs by name."""
         raise NotImplementedError
@@ -166,6 +185,14 @@ class Case:
     def single_inputs(self, batch: int = 4, seed: int = 0) -> dict[str, Any]:
         """Arguments of `encode`."""
         return self.tester.single_inputs(self.config, batch, seed)
+
+    def readout_inputs(self, readout: str, batch: int = 4, seed: int = 0) -> dict[str, Any]:
+        """Arguments of `encode` for one readout."""
+        return self.tester.readout_inputs(self.config, batch, seed, readout)
+
+    def fixed_draws(self, inputs: dict[str, Any]) -> dict[str, Any]:
+        """Random draws of `forward`, fixed."""
+        return self.tester.fixed_draws(self.config, inputs)
 
 
 def _load(path: Path) -> dict[str, type[ModelTester]]:

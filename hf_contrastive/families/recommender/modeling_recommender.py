@@ -219,6 +219,8 @@ class RecommenderModel(ContrastivePreTrainedModel):
             return_loss (`bool`, defaults to `True`): compute the loss.
             **draws (`Tensor`, *optional*): random draws of the system, to fix them.
         """
+        if "pos_item_ids" not in embeds:
+            return self.output_class(user_embeds=self.propagate()[0].index_select(0, embeds["user_ids"]))
         users, items = self.propagate_in_training(**draws)
         # index_select: its gradient takes half the time of that of indexing
         user, positive = users.index_select(0, embeds["user_ids"]), items.index_select(0, embeds["pos_item_ids"])
@@ -276,16 +278,16 @@ class RecommenderModel(ContrastivePreTrainedModel):
         """Score triples.
 
         Args:
-            user_ids (`LongTensor` `[batch]`): users.
-            pos_item_ids (`LongTensor` `[batch]`): an item of each that the user chose.
-            neg_item_ids (`LongTensor` `[batch]` or `[batch, negatives]`): items that the user did not choose.
+            user_ids (`LongTensor` `[batch]`): users; alone they have vectors and no loss.
+            pos_item_ids (`LongTensor` `[batch]`, *optional*): an item of each that the user chose.
+            neg_item_ids (`LongTensor` `[batch]` or `[batch, negatives]`, *optional*): items that the user did not choose.
             return_loss (`bool`, defaults to `True`): compute the loss.
 
         Returns:
             [`RecommenderOutput`].
 
         Raises:
-            ValueError: numbers outside the tables, rows that do not fit, missing items, or no interactions where the model
+            ValueError: numbers outside the tables, rows that do not fit, one of both items missing, or no interactions where the model
                 propagates along them.
         """
         return self.compute_objective(self.embed_triples(user_ids, pos_item_ids, neg_item_ids), return_loss)
@@ -293,10 +295,13 @@ class RecommenderModel(ContrastivePreTrainedModel):
     def embed_triples(
         self, user_ids: Tensor, pos_item_ids: Tensor | None, neg_item_ids: Tensor | None
     ) -> dict[str, Tensor]:
-        """`embed_views` of arguments that transformers' conventions make optional."""
+        """`embed_views` of arguments that may be missing: users alone have vectors and no loss."""
+        if pos_item_ids is None and neg_item_ids is None:
+            self._check_ids("user_ids", user_ids, self.config.num_users)
+            return {"user_ids": user_ids}
         if pos_item_ids is None or neg_item_ids is None:
             raise ValueError(
-                "`pos_item_ids` and `neg_item_ids` are needed; `recommend` and `encode` take users alone."
+                "give both `pos_item_ids` and `neg_item_ids`, or neither (vectors of the users, no loss)."
             )
         return self.embed_views(user_ids, pos_item_ids, neg_item_ids)
 

@@ -123,8 +123,11 @@ class BM3Model(HasItemFeatures, RecommenderModel):
             keep_masks (`Mapping[str, Tensor]`, *optional*): 1 for the numbers of a target that stay, `user` and `item` and every
                 modality, over the whole tables; drawn by default.
         """
-        user_ids, item_ids = embeds["user_ids"], embeds["pos_item_ids"]
         users, items = self.nodes()
+        user_ids = embeds["user_ids"]
+        if "pos_item_ids" not in embeds:
+            return BM3Output(user_embeds=users[user_ids])
+        item_ids = embeds["pos_item_ids"]
         user, item = users[user_ids], items[item_ids]
         if not return_loss:
             return BM3Output(user_embeds=user, pos_item_embeds=item)
@@ -172,8 +175,8 @@ class BM3Model(HasItemFeatures, RecommenderModel):
         """Compare observed pairs.
 
         Args:
-            user_ids (`LongTensor` `[batch]`): users.
-            pos_item_ids (`LongTensor` `[batch]`): an item of each that the user chose.
+            user_ids (`LongTensor` `[batch]`): users; alone they have vectors and no loss.
+            pos_item_ids (`LongTensor` `[batch]`, *optional*): an item of each that the user chose.
             keep_masks (`dict[str, Tensor]`, *optional*): see `compute_objective`.
             return_loss (`bool`, defaults to `True`): compute the loss.
 
@@ -181,7 +184,8 @@ class BM3Model(HasItemFeatures, RecommenderModel):
             [`BM3Output`].
         """
         if pos_item_ids is None:
-            raise ValueError("`pos_item_ids` is needed; `recommend` and `encode` take users alone.")
+            self._check_ids("user_ids", user_ids, self.config.num_users)
+            return self.compute_objective({"user_ids": user_ids})
         return self.compute_objective(self.embed_views(user_ids, pos_item_ids), return_loss, keep_masks=keep_masks)
 
 

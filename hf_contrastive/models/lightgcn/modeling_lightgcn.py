@@ -69,9 +69,9 @@ class LightGCNModel(RecommenderModel):
         """Score triples.
 
         Args:
-            user_ids (`LongTensor` `[batch]`): users.
-            pos_item_ids (`LongTensor` `[batch]`): an item of each that the user chose.
-            neg_item_ids (`LongTensor` `[batch]` or `[batch, negatives]`): items that the user did not choose.
+            user_ids (`LongTensor` `[batch]`): users; alone they have vectors and no loss.
+            pos_item_ids (`LongTensor` `[batch]`, *optional*): an item of each that the user chose.
+            neg_item_ids (`LongTensor` `[batch]` or `[batch, negatives]`, *optional*): items that the user did not choose.
             edge_keep (`Tensor` `[num_edges]`, *optional*): 1 for edges that stay in this training step; drawn by default.
             return_loss (`bool`, defaults to `True`): compute the loss.
 

@@ -241,9 +241,9 @@ class SIGERModel(HasItemFeatures, RecommenderModel):
         """Score triples.
 
         Args:
-            user_ids (`LongTensor` `[batch]`): users.
-            pos_item_ids (`LongTensor` `[batch]`): an item of each that the user chose.
-            neg_item_ids (`LongTensor` `[batch]` or `[batch, negatives]`): items that the user did not choose.
+            user_ids (`LongTensor` `[batch]`): users; alone they have vectors and no loss.
+            pos_item_ids (`LongTensor` `[batch]`, *optional*): an item of each that the user chose.
+            neg_item_ids (`LongTensor` `[batch]` or `[batch, negatives]`, *optional*): items that the user did not choose.
             noise (`dict[str, Tensor]`, *optional*): by modality `[2, num_nodes, hidden_size]`, uniform from 0 to 1; drawn by
                 default.
             return_loss (`bool`, defaults to `True`): compute the loss.

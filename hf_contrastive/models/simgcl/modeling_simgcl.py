@@ -119,9 +119,9 @@ class SimGCLModel(RecommenderModel):
         """Score triples.
 
         Args:
-            user_ids (`LongTensor` `[batch]`): users.
-            pos_item_ids (`LongTensor` `[batch]`): an item of each that the user chose.
-            neg_item_ids (`LongTensor` `[batch]` or `[batch, negatives]`): items that the user did not choose.
+            user_ids (`LongTensor` `[batch]`): users; alone they have vectors and no loss.
+            pos_item_ids (`LongTensor` `[batch]`, *optional*): an item of each that the user chose.
+            neg_item_ids (`LongTensor` `[batch]` or `[batch, negatives]`, *optional*): items that the user did not choose.
             noise (`Tensor` `[2, num_layers, num_nodes, hidden_size]`, *optional*): uniform from 0 to 1; drawn by default.
             return_loss (`bool`, defaults to `True`): compute the loss.
 
