@@ -152,6 +152,11 @@ class TripletDataset(Dataset):
             batch["neg_item_ids"] = negatives[:, 0] if self.num_negatives == 1 else negatives
         return batch
 
+    @staticmethod
+    def collate(batch: Any) -> dict[str, Tensor]:
+        """[`collate_triplets`]."""
+        return collate_triplets(batch)
+
     def _uniform(self, index: np.ndarray, kind: int, draws: int) -> np.ndarray:
         return stateless_uniform(self.seed, int(self._epoch[0]), index, np.full(len(index), kind), draws)
 

@@ -46,6 +46,7 @@ class InteractionHistory(TrainingState):
         self.register_buffer("items", torch.zeros(num_interactions, dtype=torch.int32))
         self.register_buffer("counts", torch.zeros(num_users, dtype=torch.int32))
         self._keep_graph(None)
+        self.register_load_state_dict_post_hook(_forget_graph)
 
     def _keep_graph(self, graph: BipartiteGraph | None) -> None:
         # no part of the module: DistributedDataParallel would send its buffers around at every step
@@ -124,6 +125,11 @@ class InteractionHistory(TrainingState):
 
     def extra_repr(self) -> str:
         return f"num_users={self.num_users}, num_items={self.num_items}, num_interactions={len(self.items)}"
+
+
+def _forget_graph(history: InteractionHistory, incompatible_keys: Any) -> None:
+    """Other pairs may have been loaded."""
+    history._keep_graph(None)
 
 
 __all__ = ["InteractionHistory"]

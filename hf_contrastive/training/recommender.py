@@ -10,7 +10,6 @@ import numpy as np
 from accelerate.utils import gather_object
 from transformers.trainer_utils import speed_metrics
 
-from hf_contrastive.data import InteractionDataset, collate_triplets
 from hf_contrastive.evaluation import recommendation_metrics
 from hf_contrastive.training.trainer import ContrastiveTrainer
 from hf_contrastive.training.unwrap import unwrap_model
@@ -30,7 +29,7 @@ class RecommenderTrainer(ContrastiveTrainer):
     Args:
         model ([`RecommenderModel`]): knows its training pairs (`set_interactions`).
         args ([`ContrastiveTrainingArguments`]): settings.
-        train_dataset ([`TripletDataset`]): triples; `data_collator` is `collate_triplets` by default.
+        train_dataset ([`TripletDataset`]): triples; they know their `data_collator`.
         eval_dataset ([`InteractionDataset`], *optional*): the log whose parts are ranked.
         ks (`Sequence[int]`, defaults to (10, 20)): lengths of the lists.
         metrics (`Sequence[str]`, defaults to recall and ndcg): what `evaluate()` measures, out of `MACRO_METRICS`.
@@ -87,7 +86,8 @@ class RecommenderTrainer(ContrastiveTrainer):
         if unknown or not metrics:
             raise ValueError(f"`metrics` is {list(metrics)}; expected names out of {', '.join(MACRO_METRICS)}")
         self.ks, self.metrics, self.mask, self.eval_split = tuple(ks), tuple(metrics), mask, eval_split
-        super().__init__(model, args, data_collator or collate_triplets, *rest, **kwargs)
+        triples = rest[0] if rest else kwargs.get("train_dataset")
+        super().__init__(model, args, data_collator or getattr(triples, "collate", None), *rest, **kwargs)
 
     def evaluate(
         self,
@@ -113,7 +113,7 @@ class RecommenderTrainer(ContrastiveTrainer):
         """
         started = time.time()
         data = self.eval_dataset if eval_dataset is None else eval_dataset
-        if not isinstance(data, InteractionDataset):
+        if not (hasattr(data, "part") and hasattr(data, "pairs")):
             raise ValueError(
                 f"recommenders are evaluated on an InteractionDataset, got {type(data).__name__}; pass eval_dataset=data of "
                 "load_interactions."
@@ -133,7 +133,7 @@ class RecommenderTrainer(ContrastiveTrainer):
         self,
         user_x: Any,
         item_x: Any,
-        data: InteractionDataset,
+        data: Any,
         split: str,
         metrics: Sequence[str] = MACRO_METRICS,
     ) -> dict[str, float]:

@@ -150,7 +150,7 @@ def table_of(found: Mapping[str, Sequence[Mapping[str, Any]]], trials: Mapping[s
         trials (`Mapping`): by system the trial that was chosen.
     """
     first = next(iter(found.values()))[0]
-    rows = [("popularity", [first], "popularity", {})]
+    rows: list[tuple[str, Sequence[Mapping[str, Any]], str | None, Any]] = [("popularity", [first], "popularity", {})]
     rows += [(REGISTRY[slug].title, runs, None, trials[slug]) for slug, runs in found.items()]
     table = []
     for title, runs, name, trial in rows:

@@ -84,6 +84,7 @@ class SIGERModel(HasItemFeatures, RecommenderModel):
         )
         self._step: dict[str, Any] = {}
         self._keep_graphs(None)
+        self.register_load_state_dict_post_hook(_forget_graphs)
 
     def _keep_graphs(self, graphs: dict[str, ItemGraph] | None) -> None:
         # no part of the module, like the graph of users and items
@@ -253,6 +254,11 @@ class SIGERModel(HasItemFeatures, RecommenderModel):
         """
         embeds = self.embed_triples(user_ids, pos_item_ids, neg_item_ids)
         return self.compute_objective(embeds, return_loss, noise=noise)
+
+
+def _forget_graphs(model: SIGERModel, incompatible_keys: Any) -> None:
+    """Other features or pairs may have been loaded."""
+    model._keep_graphs(None)
 
 
 def _anchor_contrast(
