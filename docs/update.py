@@ -97,6 +97,20 @@ hf-contrastive clones homework/ --checkpoint me/my-{spec.slug}  # the most suspi
 
 `{spec.config_class().__name__}`, `{spec.model_class().__name__}` (inference) and `{spec.pretraining_class().__name__}` (with
 the objective) come from `hf_contrastive`; {info}"""
+    if spec.domain == "interaction":
+        return f"""```python
+import hf_contrastive  # makes the system known to transformers
+from transformers import AutoModel
+
+model = AutoModel.from_pretrained("me/my-{spec.slug}")  # a folder or a hub id
+model.recommend(["ann", "bob"], k=10)  # for each user [(item, score), ...]; what they have is left out
+```
+
+```bash
+hf-contrastive recommend me/my-{spec.slug} --user ann
+```
+
+`{spec.config_class().__name__}` and `{spec.model_class().__name__}` come from `hf_contrastive`; {info}"""
     short = spec.pretraining_class().__name__.removesuffix("ForPreTraining")
     return f"""```python
 import hf_contrastive  # makes the system known to transformers

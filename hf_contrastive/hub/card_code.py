@@ -1,7 +1,8 @@
-"""The code that a model card shows: the shortest that gives embeddings, text or rewards."""
+"""The code that a model card shows: the shortest that gives embeddings, text, rewards or recommendations."""
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -36,6 +37,8 @@ def code_example(
         return _reward_usage(spec, place, folder, is_adapter, base_model)
     if spec is not None and spec.domain == "code":
         return _code_usage(spec, place, folder, is_adapter, base_model)
+    if spec is not None and spec.domain == "interaction":
+        return _recommender_usage(place, folder)
     channels, size = _image_shape(config, image_size)
     has_processor = (folder / "preprocessor_config.json").is_file()
     ours = spec is not None or is_ours(str(config.get("model_type") or ""))
@@ -160,6 +163,22 @@ def _code_usage(spec: SystemSpec, place: str, folder: Path, is_adapter: bool, ba
             *load,
             "# embeddings = model.encode(...) of what the processor of the training makes; none is saved here",
         ]
+    return "```python\n" + "\n".join(lines) + "\n```"
+
+
+def _recommender_usage(place: str, folder: Path) -> str:
+    user = 0
+    if (folder / "id_maps.json").is_file():
+        users = json.loads((folder / "id_maps.json").read_text(encoding="utf-8"))["users"]
+        user = users[0] if users else user
+    lines = [
+        "import hf_contrastive  # makes the Auto classes know this model type",
+        "from transformers import AutoModel",
+        "",
+        f'model = AutoModel.from_pretrained("{place}")',
+        f"for item, score in model.recommend([{user!r}], k=5)[0]:  # users of the log",
+        "    print(item, score)",
+    ]
     return "```python\n" + "\n".join(lines) + "\n```"
 
 

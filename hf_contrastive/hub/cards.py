@@ -179,7 +179,7 @@ def _use_section(
     if spec is not None or is_ours(str(config.get("model_type") or "")):
         parts += ["```bash", "pip install hf-contrastive", "```", ""]
     parts += [code_example(spec, config, place, folder, image_size, is_adapter, base_model)]
-    if spec is not None:
+    if spec is not None and spec.domain != "interaction":  # recommenders are tables, they have no backbone
         auto = "AutoModelForCausalLM" if spec.main.causal_lm else "AutoModel"
         parts += [
             "",
@@ -313,6 +313,13 @@ def _limits_section(spec: SystemSpec | None, metrics: Sequence[Metric], limits: 
             "above and carries their bias; its numbers compare answers to one question and mean little across questions. A "
             "policy that is trained against it long enough finds answers that it overrates: watch them. It was not examined for "
             "use on people, or for medical or safety decisions."
+        )
+    elif domain == "interaction":
+        parts.append(
+            "Lists of items for the users of the log above. The checkpoint holds the names of users and items, and what every user "
+            "chose (`save_pretrained(folder, save_memory=False)` leaves the latter out): mind who may see it. Lists repeat what the log "
+            "prefers, popular items above all, and say nothing of people or items that are not in it. It was not examined for "
+            "decisions on people (jobs, credit, housing)."
         )
     else:
         parts.append(_feature_limits(domain))

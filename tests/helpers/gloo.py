@@ -26,6 +26,17 @@ import pytest
 WORLD_SIZE = 2
 
 
+def fresh_accelerator() -> None:
+    """A process of the pool has one group and many trainers: accelerate forgets the last one, and is told what it asks for."""
+    import torch.distributed as dist
+    from accelerate.state import AcceleratorState, GradientState
+
+    if dist.is_initialized():
+        os.environ.update(MASTER_ADDR="127.0.0.1", MASTER_PORT="29500", LOCAL_WORLD_SIZE=str(dist.get_world_size()))
+    AcceleratorState._reset_state(reset_partial_state=True)
+    GradientState._reset_state()
+
+
 class RemoteError(AssertionError):
     """What went wrong in a process of the pool."""
 

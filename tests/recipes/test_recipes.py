@@ -23,14 +23,21 @@ from transformers import (
 
 from hf_contrastive.data import ProgramProcessor
 from hf_contrastive.hub import validate_card
-from hf_contrastive.recipes import images, preferences, programs, texts
+from hf_contrastive.recipes import images, preferences, programs, recommendations, texts
 from hf_contrastive.registry import REGISTRY
 
 
 SYSTEMS = list(REGISTRY)
 IMAGE_SYSTEMS = [slug for slug, row in REGISTRY.items() if row.domain == "image"]
 TEXT_SYSTEMS = [slug for slug, row in REGISTRY.items() if row.domain == "text"]
-SHARED = {"image": images, "text": texts, "preference": preferences, "code": programs}
+RECOMMENDERS = [slug for slug, row in REGISTRY.items() if row.domain == "interaction"]
+SHARED = {
+    "image": images,
+    "text": texts,
+    "preference": preferences,
+    "code": programs,
+    "interaction": recommendations,
+}
 YAMLS = sorted(path.relative_to(ROOT).as_posix() for slug in SYSTEMS for path in ROOT.glob(f"recipes/{slug}/*.yaml"))
 #: short runs: what a full run of the recipe's default does, in seconds
 SHORT = ("--max_steps", "120")
@@ -53,6 +60,8 @@ OWN = {
 #: what makes a run cheaper without changing the training
 PLAIN = {"image": ("--pictures", "false", "--linear_probe", "false"), "text": ("--pictures", "false")}
 PLAIN["preference"] = PLAIN["code"] = PLAIN["text"]
+# what is saved by steps is measured by steps
+PLAIN["interaction"] = ("--pictures", "false", "--eval_strategy", "steps", "--eval_steps", "3")
 
 
 @pytest.fixture(autouse=True)
@@ -129,6 +138,7 @@ def test_resumed_is_uninterrupted(slug, tmp_path):
         "text": ("models", "decoding"),
         "preference": ("reward_models",),
         "code": ("clone_rows",),
+        "interaction": ("ranking",),
     }[REGISTRY[slug].domain]
     for table in tables:
         assert measured[0][table] == measured[1][table]
@@ -180,6 +190,73 @@ def test_short_run_on_texts(slug, tmp_path, capsys):
     configs = [json.loads((folder / "config.json").read_text()) for folder in (out, out / "mle")]
     assert [config.pop("contrastive_weight") for config in configs] == [1.0, 0.0]
     assert configs[0] == configs[1]
+
+
+@pytest.mark.recipe
+@pytest.mark.parametrize("slug", RECOMMENDERS)
+def test_short_run_on_interactions(slug, tmp_path, capsys):
+    out, title = tmp_path / "out", REGISTRY[slug].title
+    epochs = "40" if slug == "bm3" else "8"
+    run(slug, default(slug), "--num_train_epochs", epochs, "--patience", "5", "--output_dir", str(out))
+    said = capsys.readouterr().out
+    for part in ("600 users, 400 items", "Batch report", "popularity", "untrained", "to recommend", "to resume"):
+        assert part in said
+    assert "per anchor" not in said
+    results = json.loads((out / "all_results.json").read_text())
+    rows = {row["model"]: row for row in results["ranking"]}
+    assert list(rows) == ["popularity", "untrained", title]
+    for split in ("valid", "test"):
+        assert rows[title][split]["recall@20"] > rows["popularity"][split]["recall@20"]
+        assert rows[title][split]["recall@20"] > rows["untrained"][split]["recall@20"]
+        assert {"recall@10", "ndcg@20", "precision@20", "map@20", "mrr@20", "hit@20"} <= set(rows[title][split])
+    # the saved model is that of the best epoch
+    logged = [json.loads(line) for line in (out / "metrics.jsonl").read_text().splitlines()]
+    seen = [line["eval_recall@20"] for line in logged if "eval_recall@20" in line]
+    assert rows[title]["valid"]["recall@20"] == pytest.approx(max(seen), abs=1e-9)
+    assert results["best_epoch"] == seen.index(max(seen)) + 1
+    assert {path.name for path in (out / "plots").glob("*.png")} >= {"training_curves.png"}
+    card = validate_card(out / "README.md")
+    assert card["library_name"] == "hf_contrastive"
+    assert card["model-index"][0]["results"]
+    assert not list(out.rglob("*.bin"))
+    model, info = AutoModel.from_pretrained(out, output_loading_info=True)
+    assert not any(info.values())
+    assert type(model) is REGISTRY[slug].model_class()
+    assert len(model.recommend([model.user_tokens[3]], k=5)[0]) == 5
+    # the code of the card runs as it stands
+    code = (out / "README.md").read_text().split("```python\n")[1].split("```")[0]
+    exec(code.replace('"out"', f'"{out}"'), {})
+
+
+@pytest.mark.parametrize(
+    ("slug", "words", "message"),
+    [
+        ("lightgcn", ("--dataset_path", "/nowhere/at/all.inter"), "does not exist"),
+        ("lightgcn", ("--mask", "test"), "--mask has test; known are: train, train+valid"),
+        ("lightgcn", ("--select_on", "train"), "--select_on has train; known are: valid, test"),
+        ("lightgcn", ("--sampling", "items"), "--sampling has items; known are: interactions, users"),
+        ("lightgcn", ("--split", "weekly"), "`split` is 'weekly'"),
+        ("lightgcn", ("--split", "time"), "split='time' needs times"),
+        ("lightgcn", ("--ratios", "0.9", "0.0", "0.1"), "the valid part is empty, so no epoch can be chosen"),
+        ("lightgcn", ("--edge_dropout", "1"), "`edge_dropout` is 1.0"),
+        ("lightgcn", ("--user_core", "500"), "nothing of"),
+    ],
+)
+def test_a_wrong_value_for_interactions_is_one_line(slug, words, message, tmp_path, capsys):
+    with pytest.raises(SystemExit) as stopped:
+        run(slug, default(slug), *words, "--output_dir", str(tmp_path / "out"))
+    error = capsys.readouterr().err
+    assert stopped.value.code == 2
+    assert message in error
+    assert "Traceback" not in error
+
+
+def test_a_system_with_features_says_what_is_missing(tmp_path, capsys):
+    log = tmp_path / "log.csv"
+    log.write_text("user,item\n" + "".join(f"{u},{i}\n" for u in range(6) for i in range(10)))
+    with pytest.raises(SystemExit):
+        run("bm3", default("bm3"), "--dataset_path", str(log), "--output_dir", str(tmp_path / "out"))
+    assert "BM3 needs features of the items, and the data has none; pass --features" in capsys.readouterr().err
 
 
 @pytest.fixture

@@ -3,25 +3,17 @@
 from __future__ import annotations
 
 import math
-import os
 from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
 import torch
 import torch.distributed as dist
-from accelerate.state import AcceleratorState, GradientState
+from helpers.gloo import fresh_accelerator
 from helpers.toy_system import ToyForPreTraining, ToyRows, plain_batch, toy_model, toy_trainer
 
 from hf_contrastive.data import DistinctLabelBatchSampler
 from hf_contrastive.training import NonFiniteLossError, cached_backward
-
-
-def _fresh() -> None:
-    if dist.is_initialized():  # accelerate asks for these names, though the group exists already
-        os.environ.update(MASTER_ADDR="127.0.0.1", MASTER_PORT="29500", LOCAL_WORLD_SIZE=str(dist.get_world_size()))
-    AcceleratorState._reset_state(reset_partial_state=True)
-    GradientState._reset_state()
 
 
 def _result(trainer: Any) -> dict[str, Any]:
@@ -35,7 +27,7 @@ def _result(trainer: Any) -> dict[str, Any]:
 
 def train(folder: str, batch_size: int, **options: Any) -> dict[str, Any]:
     """A few steps; every option that differs between one and two processes is `batch_size`."""
-    _fresh()
+    fresh_accelerator()
     trainer = toy_trainer(
         folder,
         toy_model().double(),
@@ -94,7 +86,7 @@ def resume(folder: str) -> dict[str, Any]:
     """A run of 5 steps over epochs of 2, stopped at 3 and resumed, beside the uninterrupted one."""
 
     def trainer(name: str, **options: Any) -> Any:
-        _fresh()
+        fresh_accelerator()
         sampler = DistinctLabelBatchSampler([row // 2 for row in range(24)], 4, num_processes=2, seed=1)
         return toy_trainer(
             Path(folder) / name,
@@ -116,7 +108,7 @@ def resume(folder: str) -> dict[str, Any]:
 
 def seen_batches(folder: str) -> list[list[int]]:
     """The rows this process was given by a distinct-label sampler."""
-    _fresh()
+    fresh_accelerator()
     seen: list[list[int]] = []
     sampler = DistinctLabelBatchSampler([row // 2 for row in range(24)], 3, num_processes=2, seed=1)
     trainer = toy_trainer(folder, train_batch_sampler=sampler, per_device_train_batch_size=3, max_steps=2)
@@ -128,7 +120,7 @@ def seen_batches(folder: str) -> list[list[int]]:
 
 def evaluate(folder: str) -> dict[str, Any]:
     """Embeddings of 11 rows in batches of 2 per process, which do not divide evenly."""
-    _fresh()
+    fresh_accelerator()
     trainer = toy_trainer(
         folder,
         eval_dataset=ToyRows(11, seed=1),
@@ -149,7 +141,7 @@ def evaluate(folder: str) -> dict[str, Any]:
 
 def broken_metric(folder: str) -> str:
     """A function of the user that fails in the process that measures."""
-    _fresh()
+    fresh_accelerator()
 
     def compute_metrics(prediction: Any) -> dict[str, float]:
         return {"score": prediction.no_such_thing}
@@ -166,7 +158,7 @@ def broken_metric(folder: str) -> str:
 
 def streamed_evaluation(folder: str) -> str:
     """Rows without a length: Accelerate fills up the shorter shard with rows that were there already."""
-    _fresh()
+    fresh_accelerator()
     trainer = toy_trainer(folder, eval_dataset=_Stream(), eval_data_collator=plain_batch)
     try:
         trainer.evaluate()
@@ -197,7 +189,7 @@ class _LocalObjective(ToyForPreTraining):
 
 def non_finite(folder: str) -> str:
     """Row 13 is in the second step's batch of rank 1."""
-    _fresh()
+    fresh_accelerator()
     trainer = toy_trainer(
         folder,
         _LocalObjective(toy_model().config),

@@ -7,9 +7,9 @@ from typing import Any
 
 import pytest
 import torch
+from helpers.gloo import fresh_accelerator
 from helpers.text_models import tiny_model
 from torch.nn import functional as F
-from training.gloo_training_jobs import _fresh
 
 from hf_contrastive import ContrastiveTrainingArguments, SimCTGForCausalLM
 from hf_contrastive.data import TextCollator
@@ -23,7 +23,7 @@ def rows(count: int = 7) -> list[dict[str, list[int]]]:
 
 
 def make_trainer(folder: Any, batch_size: int = 2, **options: Any) -> LanguageModelTrainer:
-    _fresh()
+    fresh_accelerator()
     model = SimCTGForCausalLM.from_backbone(tiny_model("gpt2"))
     settings = {"use_cpu": True, "disable_tqdm": True, "save_strategy": "no", "logging_steps": 1, **options}
     arguments = ContrastiveTrainingArguments(str(folder), per_device_eval_batch_size=batch_size, **settings)

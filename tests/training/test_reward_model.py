@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
+from helpers.gloo import fresh_accelerator
 from helpers.text_models import letter_tokenizer, tiny_model
-from training.gloo_training_jobs import _fresh
 
 from hf_contrastive import ContrastiveTrainingArguments, GoalConditionedRewardModel, GoalConditionedRewardTrainer
 from hf_contrastive.data import (
@@ -223,7 +223,7 @@ def test_rewards_that_are_not_finite_are_named(tmp_path):
 
 def measure_everything(folder):
     """Runs in every process."""
-    _fresh()
+    fresh_accelerator()
     model = make_model().eval()
     trainer = make_trainer(folder, model, per_device_eval_batch_size=2)
     rows, answers = make_pairs(11), make_completions(9)
