@@ -70,7 +70,7 @@ def test_console_script():
     assert done.returncode == 0
     assert all(f"hf-contrastive train {slug}" in done.stdout for slug in REGISTRY)
     assert "\x1b[3" not in done.stdout  # no colour
-    failed = subprocess.run([script, "info", "simcrl"], capture_output=True, text=True)
+    failed = subprocess.run([script, "info", "smclr"], capture_output=True, text=True)
     assert (failed.returncode, failed.stdout) == (2, "")
     assert "did you mean simclr" in failed.stderr
 
@@ -107,7 +107,7 @@ def test_wrong_usage_is_2(call, words):
     assert called.out == ""
 
 
-@pytest.mark.parametrize("words", [["info", "simcrl"], ["train", "simcrl"], ["train", "simcrl", "--help"]])
+@pytest.mark.parametrize("words", [["info", "smclr"], ["train", "smclr"], ["train", "smclr", "--help"]])
 def test_unknown_system_names_the_nearest(call, words):
     called = call(*words)
     assert called.code == 2
