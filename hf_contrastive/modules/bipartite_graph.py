@@ -114,11 +114,7 @@ class BipartiteGraph(nn.Module):
         Returns:
             `Tensor` `[num_nodes, dim]`, of the type of `x`.
         """
-        if x.dim() != 2 or len(x) != self.num_nodes:
-            raise ValueError(
-                f"`x` has shape {list(x.shape)}, expected [{self.num_nodes}, dim]: {self.num_users} users, then "
-                f"{self.num_items} items."
-            )
+        self._check_rows(x)
         if weights is None:
             # symmetric: the way back is the way there
             return _Propagate.apply(x, self.weights.to(x.dtype), self.starts, self.columns, None)
@@ -127,6 +123,26 @@ class BipartiteGraph(nn.Module):
                 f"`weights` has shape {list(weights.shape)}, expected one for each of {self.num_edges} edges."
             )
         return _Propagate.apply(x, weights.to(x.dtype), self.starts, self.columns, self.mirror)
+
+    def _check_rows(self, x: Tensor) -> None:
+        if x.dim() != 2 or len(x) != self.num_nodes:
+            raise ValueError(
+                f"`x` has shape {list(x.shape)}, expected [{self.num_nodes}, dim]: {self.num_users} users, then "
+                f"{self.num_items} items."
+            )
+
+    def mean_of_steps(self, x: Tensor, steps: int) -> Tensor:
+        """The mean of `x` after 0, 1, ..., `steps` steps along the edges, forward and backward in place.
+
+        Args:
+            x (`Tensor` `[num_nodes, dim]`): rows of users, then of items.
+            steps (`int`): 0 or more.
+
+        Returns:
+            `Tensor` `[num_nodes, dim]`.
+        """
+        self._check_rows(x)
+        return _MeanOfSteps.apply(x, self.weights.to(x.dtype), self.starts, self.columns, steps)
 
     def similarities(self, x: Tensor) -> Tensor:
         """The product of the rows at both ends of every edge, with gradient; the rows of all edges are never held at once.
@@ -186,6 +202,21 @@ class _Propagate(torch.autograd.Function):
         return grad_x, grad_weights, None, None, None
 
 
+class _MeanOfSteps(torch.autograd.Function):
+    """Mean of x, A x, A A x, ...: a polynomial of a symmetric matrix, so that its gradient is the same polynomial."""
+
+    @staticmethod
+    def forward(ctx, x, weights, starts, columns, steps):
+        ctx.save_for_backward(weights, starts, columns)
+        ctx.steps = steps
+        return _mean_of_steps(x, weights, starts, columns, steps)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx, grad):
+        return _mean_of_steps(grad.contiguous(), *ctx.saved_tensors, ctx.steps), None, None, None, None
+
+
 class _PairProducts(torch.autograd.Function):
     """x_user . x_item of every pair; its gradient is a propagation along the pairs, weighted by what comes in."""
 
@@ -206,6 +237,13 @@ class _PairProducts(torch.autograd.Function):
 def _sum_rows(x: Tensor, weights: Tensor, starts: Tensor, columns: Tensor) -> Tensor:
     with torch.autocast(x.device.type, enabled=False):
         return F.embedding_bag(columns, x, starts, mode="sum", per_sample_weights=weights, include_last_offset=True)
+
+
+def _mean_of_steps(x: Tensor, weights: Tensor, starts: Tensor, columns: Tensor, steps: int) -> Tensor:
+    total = x.clone() if steps == 0 else x
+    for _ in range(steps):  # x + A (x + A (x + ...))
+        total = _sum_rows(total, weights, starts, columns).add_(x)
+    return total.div_(steps + 1)
 
 
 def _edge_products(heads: Tensor, tails: Tensor, starts: Tensor, columns: Tensor, count: int | None = None) -> Tensor:

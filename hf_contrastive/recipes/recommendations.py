@@ -155,7 +155,7 @@ def run(spec: SystemSpec, *, description: str, example: str) -> None:
         description, example (`str`): for `--help`.
     """
     # known from the log, or the run's own
-    taken = {"num_users", "num_items", "num_interactions", "feature_dims", "seed"}
+    taken = {"num_users", "num_items", "num_interactions", "feature_dims", "seed", "frozen_modules"}
     data, model_arguments, measure, run_arguments, args = parse_recipe_arguments(
         (
             InteractionDataArguments,

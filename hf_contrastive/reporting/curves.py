@@ -15,13 +15,21 @@ from hf_contrastive.reporting.style import Picture, compose_title, new_figure, s
 
 # (panel title, label of the value axis, does a metric of this name belong there). The first fit wins.
 _PANELS: tuple[tuple[str, str, Any], ...] = (
-    ("Loss", "loss", lambda name: name == "loss" or name.startswith("loss_") or name.endswith("_loss")),
+    (
+        "Loss",
+        "loss",
+        lambda name: name == "loss" or name.startswith("loss_") or (name.endswith("_loss") and "reg_" not in name),
+    ),
+    # hundreds of times as large as the loss, which would be a line at the bottom
+    ("Penalties", "without their weight", lambda name: name.endswith("reg_loss")),
     ("Similarity of pairs", "cosine (no unit)", lambda name: name in ("pos_sim", "neg_sim")),
     (
         "Accuracy",
         "share right (0 to 1)",
         lambda name: (
-            name.startswith(("knn", "linear", "recall", "map@", "accuracy", "probe", "mrr", "r_precision", "one_shot"))
+            name.startswith(
+                ("knn", "linear", "recall", "map@", "accuracy", "probe", "mrr", "ndcg", "r_precision", "one_shot")
+            )
             or name.endswith("accuracy")
         ),
     ),

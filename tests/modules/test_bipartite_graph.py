@@ -57,10 +57,28 @@ def test_propagation_is_the_dense_product_with_its_gradient():
     torch.testing.assert_close(graph.propagate(x.float()).double(), normalised(dense) @ x, rtol=1e-5, atol=1e-6)
 
 
+@pytest.mark.parametrize("steps", [0, 1, 3])
+def test_mean_of_steps_is_the_polynomial(steps):
+    graph, dense = make()
+    x = torch.randn(graph.num_nodes, 5, dtype=torch.float64, requires_grad=True)
+    before = x.detach().clone()
+    y = graph.mean_of_steps(x, steps)
+    adjacency = normalised(dense)
+    expected = sum(torch.linalg.matrix_power(adjacency, power) @ x for power in range(steps + 1)) / (steps + 1)
+    torch.testing.assert_close(y, expected)
+    target = torch.randn_like(y)
+    kept = target.clone()
+    ours, theirs = (torch.autograd.grad(out, x, target)[0] for out in (y, expected))
+    torch.testing.assert_close(ours, theirs)
+    # what came in is as it was
+    assert torch.equal(x.detach(), before)
+    assert torch.equal(target, kept)
+
+
 @pytest.mark.parametrize("chunk", [None, 8])
 def test_weights_of_your_own_have_a_gradient(chunk, monkeypatch):
     if chunk is not None:
-        monkeypatch.setattr(bipartite_graph, "_CHUNK", chunk)
+        monkeypatch.setitem(bipartite_graph._CHUNK, "cpu", chunk)
     graph, _ = make()
     x = torch.randn(graph.num_nodes, 3, dtype=torch.float64, requires_grad=True)
     weights = torch.rand(graph.num_edges, dtype=torch.float64, requires_grad=True)  # not symmetric
@@ -71,7 +89,7 @@ def test_weights_of_your_own_have_a_gradient(chunk, monkeypatch):
 @pytest.mark.parametrize("chunk", [None, 8])
 def test_likeness_of_both_ends(chunk, monkeypatch):
     if chunk is not None:
-        monkeypatch.setattr(bipartite_graph, "_CHUNK", chunk)
+        monkeypatch.setitem(bipartite_graph._CHUNK, "cpu", chunk)
     graph, _ = make()
     x = torch.randn(graph.num_nodes, 3, dtype=torch.float64, requires_grad=True)
     heads, tails = graph.edges()[0]

@@ -32,7 +32,7 @@ class BM3Config(RecommenderConfig):
         bpr_form (`str`, defaults to `"softplus"`): Without use here, there are no negatives.
         penalty_form (`str`, defaults to `"half_sq"`): Without use here.
         reg_weight (`float`, defaults to 0.1): Weight of the norms of all final vectors (not squared) over the number of items.
-        initializer (`str`, defaults to `"xavier_uniform"`): How tables are drawn.
+        initializer (`str`, defaults to `"xavier_uniform"`): How tables are drawn: `"normal"`, `"xavier_uniform"` or `"xavier_normal"`.
         initializer_range (`float`, defaults to 0.1): Deviation of `"normal"`.
         frozen_modules (`list[str]`, *optional*): as in [`ContrastiveConfig`].
 

@@ -24,11 +24,11 @@ class DCCFConfig(RecommenderConfig):
         temperature (`float`, defaults to 1.0): Of the contrast.
         contrastive_weight (`float`, defaults to 0.1): Weight of the contrast (`ssl_reg`), a sum over layers and views.
         intent_reg_weight (`float`, defaults to 5e-3): Weight of the squared norms of the prototypes (`cen_reg`).
-        bpr_form (`str`, defaults to `"softplus"`): Form of the pairwise loss.
+        bpr_form (`str`, defaults to `"softplus"`): Form of the pairwise loss: `"softplus"` or `"log_sigmoid_eps"`.
         penalty_form (`str`, defaults to `"frobenius_sq"`):
             Form of the penalty; the default is a sum over the batch, so that another batch size means another penalty.
         reg_weight (`float`, defaults to 2.5e-5): Weight of the penalty (`emb_reg`).
-        initializer (`str`, defaults to `"xavier_normal"`): How tables are drawn; prototypes always so.
+        initializer (`str`, defaults to `"xavier_normal"`): How tables are drawn (as in `RecommenderConfig`); prototypes always so.
         initializer_range (`float`, defaults to 0.1): Deviation of `"normal"`.
         frozen_modules (`list[str]`, *optional*): as in [`ContrastiveConfig`].
 

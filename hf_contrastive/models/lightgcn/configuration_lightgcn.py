@@ -22,10 +22,10 @@ class LightGCNConfig(RecommenderConfig):
         edge_dropout (`float`, defaults to 0.0):
             Share of the stored edges that is left out of a training step, each direction of a pair on its own; the others are
             scaled up, not normalised anew (official code).
-        bpr_form (`str`, defaults to `"softplus"`): Form of the pairwise loss.
-        penalty_form (`str`, defaults to `"half_sq"`): Form of the penalty.
+        bpr_form (`str`, defaults to `"softplus"`): Form of the pairwise loss: `"softplus"` or `"log_sigmoid_eps"`.
+        penalty_form (`str`, defaults to `"half_sq"`): Form of the penalty: `"half_sq"`, `"frobenius"` or `"frobenius_sq"`.
         reg_weight (`float`, defaults to 1e-4): Weight of the penalty.
-        initializer (`str`, defaults to `"normal"`): How tables are drawn.
+        initializer (`str`, defaults to `"normal"`): How tables are drawn: `"normal"`, `"xavier_uniform"` or `"xavier_normal"`.
         initializer_range (`float`, defaults to 0.1): Deviation of `"normal"`.
         frozen_modules (`list[str]`, *optional*): as in [`ContrastiveConfig`].
 

@@ -17,10 +17,10 @@ class MFConfig(RecommenderConfig):
         num_items (`int`, defaults to 2): Items of the catalogue, numbered from 0.
         num_interactions (`int`, defaults to 0): Training pairs that the checkpoint holds.
         hidden_size (`int`, defaults to 64): Numbers of an embedding.
-        bpr_form (`str`, defaults to `"softplus"`): Form of the pairwise loss.
-        penalty_form (`str`, defaults to `"half_sq"`): Form of the penalty.
+        bpr_form (`str`, defaults to `"softplus"`): Form of the pairwise loss: `"softplus"` or `"log_sigmoid_eps"`.
+        penalty_form (`str`, defaults to `"half_sq"`): Form of the penalty: `"half_sq"`, `"frobenius"` or `"frobenius_sq"`.
         reg_weight (`float`, defaults to 1e-4): Weight of the penalty.
-        initializer (`str`, defaults to `"normal"`): How tables are drawn.
+        initializer (`str`, defaults to `"normal"`): How tables are drawn: `"normal"`, `"xavier_uniform"` or `"xavier_normal"`.
         initializer_range (`float`, defaults to 0.1): Deviation of `"normal"`.
         frozen_modules (`list[str]`, *optional*): as in [`ContrastiveConfig`].
 

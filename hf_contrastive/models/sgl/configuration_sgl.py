@@ -34,10 +34,10 @@ class SGLConfig(RecommenderConfig):
             `"batch"`: the other users (items) of the batch, each once; `"all"`: all users (items), costly beyond 10^5.
         reduction (`str`, defaults to `"mean"`): Of pairwise loss and contrast over the batch: `"mean"`, or `"sum"` (RecBole).
         seed (`int`, defaults to 0): Of what is left out, with the number of the epoch.
-        bpr_form (`str`, defaults to `"softplus"`): Form of the pairwise loss.
-        penalty_form (`str`, defaults to `"half_sq"`): Form of the penalty.
+        bpr_form (`str`, defaults to `"softplus"`): Form of the pairwise loss: `"softplus"` or `"log_sigmoid_eps"`.
+        penalty_form (`str`, defaults to `"half_sq"`): Form of the penalty: `"half_sq"`, `"frobenius"` or `"frobenius_sq"`.
         reg_weight (`float`, defaults to 1e-4): Weight of the penalty.
-        initializer (`str`, defaults to `"xavier_uniform"`): How tables are drawn.
+        initializer (`str`, defaults to `"xavier_uniform"`): How tables are drawn: `"normal"`, `"xavier_uniform"` or `"xavier_normal"`.
         initializer_range (`float`, defaults to 0.1): Deviation of `"normal"`.
         frozen_modules (`list[str]`, *optional*): as in [`ContrastiveConfig`].
 

@@ -37,10 +37,10 @@ class SIGERConfig(RecommenderConfig):
         fused_weight (`float`, defaults to 0.01): Weight of the alignment of behaviour with fused modalities.
         anchor_mode (`str`, defaults to `"joint"`): `"joint"`: all modalities in one softmax; `"sum"`: one for each.
         detach_anchor (`bool`, defaults to `True`): No gradient into the behaviour from its being an anchor.
-        bpr_form (`str`, defaults to `"softplus"`): Form of the pairwise loss.
-        penalty_form (`str`, defaults to `"half_sq"`): Form of the penalty.
+        bpr_form (`str`, defaults to `"softplus"`): Form of the pairwise loss: `"softplus"` or `"log_sigmoid_eps"`.
+        penalty_form (`str`, defaults to `"half_sq"`): Form of the penalty: `"half_sq"`, `"frobenius"` or `"frobenius_sq"`.
         reg_weight (`float`, defaults to 1e-4): Weight of the penalty.
-        initializer (`str`, defaults to `"xavier_uniform"`): How tables are drawn.
+        initializer (`str`, defaults to `"xavier_uniform"`): How tables are drawn: `"normal"`, `"xavier_uniform"` or `"xavier_normal"`.
         initializer_range (`float`, defaults to 0.1): Deviation of `"normal"`.
         frozen_modules (`list[str]`, *optional*): as in [`ContrastiveConfig`].
 

@@ -23,10 +23,10 @@ class SimGCLConfig(RecommenderConfig):
         contrastive_weight (`float`, defaults to 0.5): Weight of the contrast (lambda).
         temperature (`float`, defaults to 0.2): Of the contrast.
         include_tables (`bool`, defaults to `False`): Take layer 0, too, into the means over the layers (SSLRec).
-        bpr_form (`str`, defaults to `"softplus"`): Form of the pairwise loss.
-        penalty_form (`str`, defaults to `"half_sq"`): Form of the penalty.
+        bpr_form (`str`, defaults to `"softplus"`): Form of the pairwise loss: `"softplus"` or `"log_sigmoid_eps"`.
+        penalty_form (`str`, defaults to `"half_sq"`): Form of the penalty: `"half_sq"`, `"frobenius"` or `"frobenius_sq"`.
         reg_weight (`float`, defaults to 1e-4): Weight of the penalty.
-        initializer (`str`, defaults to `"xavier_uniform"`): How tables are drawn.
+        initializer (`str`, defaults to `"xavier_uniform"`): How tables are drawn: `"normal"`, `"xavier_uniform"` or `"xavier_normal"`.
         initializer_range (`float`, defaults to 0.1): Deviation of `"normal"`.
         frozen_modules (`list[str]`, *optional*): as in [`ContrastiveConfig`].
 
