@@ -8,6 +8,7 @@ import torch
 from sklearn.neighbors import KNeighborsClassifier
 
 from hf_contrastive.evaluation import knn_accuracy, knn_predict, nearest_neighbours, one_shot_accuracy
+from hf_contrastive.evaluation.neighbours import top_k
 
 
 def make_data(seed: int = 0, n: int = 120, dim: int = 6, classes: int = 4):
@@ -208,3 +209,22 @@ def test_one_shot_refusals():
         one_shot_accuracy(support, query[:1], np.zeros((1, 5), int))
     with pytest.raises(ValueError, match="1 of 6 rows hold NaN"):
         one_shot_accuracy(np.where(np.arange(24).reshape(2, 3, 4) == 5, np.nan, 1.0), query, np.zeros((2, 5), int))
+
+
+@pytest.mark.parametrize("width", [128, 391, 1000])
+@pytest.mark.parametrize("kind", ["different", "many equal", "hardly any left"])
+def test_top_k_of_wide_rows_is_that_of_a_full_sort(width, kind):
+    """Wide rows are searched in groups of columns; of equal scores the lower column still wins."""
+    generator = torch.Generator().manual_seed(width)
+    scores = torch.randn(40, width, generator=generator)
+    if kind == "many equal":
+        scores = scores.round()
+        scores[3] = 0.0
+    if kind == "hardly any left":
+        scores[torch.rand(scores.shape, generator=generator) < 0.98] = -torch.inf
+        scores[5] = -torch.inf
+    for k in (1, 3):
+        values, columns = top_k(scores.clone(), k)
+        expected = scores.sort(dim=1, descending=True, stable=True)
+        assert torch.equal(values, expected.values[:, :k])
+        assert torch.equal(columns, expected.indices[:, :k])
