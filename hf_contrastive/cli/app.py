@@ -16,6 +16,7 @@ from hf_contrastive.cli import (
     info,
     list_systems,
     plot,
+    recommend,
     score,
     train,
 )
@@ -26,6 +27,12 @@ from hf_contrastive.version import __version__
 LOOK = "Look around"
 WORK = "Train and use"
 HELP_NAMES = {"help_option_names": ["-h", "--help"]}
+
+
+class Commands(ExampleGroup):
+    """All commands in the order of their use."""
+
+    order = (*ExampleGroup.order, "recommend")
 
 
 def split_debug(arguments: list[str]) -> tuple[list[str], bool]:
@@ -70,7 +77,7 @@ def build_app() -> typer.Typer:
         add_completion=True,
     )
     app.callback(
-        cls=ExampleGroup,
+        cls=Commands,
         epilog=examples(
             "hf-contrastive list",
             "hf-contrastive train simclr digits",
@@ -96,5 +103,6 @@ def build_app() -> typer.Typer:
     app.command("generate", cls=ExampleCommand, rich_help_panel=WORK, epilog=generate.EXAMPLES)(generate.command)
     app.command("filter", cls=ExampleCommand, rich_help_panel=WORK, epilog=filter.EXAMPLES)(filter.command)
     app.command("clones", cls=ExampleCommand, rich_help_panel=WORK, epilog=clones.EXAMPLES)(clones.command)
+    app.command("recommend", cls=ExampleCommand, rich_help_panel=WORK, epilog=recommend.EXAMPLES)(recommend.command)
     app.command("plot", cls=ExampleCommand, rich_help_panel=WORK, epilog=plot.EXAMPLES)(plot.command)
     return app

@@ -6,6 +6,8 @@ With `MultiCropViews` also `local_pixel_values` [B, crops, C, h, w].
 `load_preferences` -> `tokenize_preferences` -> `PreferenceCollator` -> `chosen_input_ids`, `rejected_input_ids` [B, L].
 `load_completions` -> `tokenize_completions` -> `AnswerCollator` -> `input_ids` [B, L], `num_actions` [B].
 `load_interactions` -> `InteractionDataset` -> `TripletDataset` -> `user_ids`, `pos_item_ids`, `neg_item_ids` [B].
+With `NeighbourSamplingCollator` also `node_ids` [n], `edge_index` [2, e], `edge_weights` [e].
+`load_item_table` -> `encode_items` -> features [num_items, dim] for `InteractionDataset.item_features`.
 `load_programs` -> `ProgramPairs` with `PairBatchSampler` -> `PairCollator(ProgramProcessor)` -> `input_ids` [B, 2, L] and others.
 """
 
@@ -42,7 +44,9 @@ if TYPE_CHECKING:
     from hf_contrastive.data.dialogues import split_dialogue
     from hf_contrastive.data.interaction_splits import k_core
     from hf_contrastive.data.interactions import InteractionDataset, load_interactions
+    from hf_contrastive.data.item_encoding import encode_items, load_item_table
     from hf_contrastive.data.loading import list_splits, load_images
+    from hf_contrastive.data.neighbour_sampling import NeighbourSamplingCollator
     from hf_contrastive.data.planted_preferences import make_interactions
     from hf_contrastive.data.preference_collators import AnswerCollator, PreferenceCollator
     from hf_contrastive.data.preference_tokens import (
@@ -101,6 +105,9 @@ _LATER = {
     "k_core": "hf_contrastive.data.interaction_splits",
     "InteractionDataset": "hf_contrastive.data.interactions",
     "load_interactions": "hf_contrastive.data.interactions",
+    "NeighbourSamplingCollator": "hf_contrastive.data.neighbour_sampling",
+    "encode_items": "hf_contrastive.data.item_encoding",
+    "load_item_table": "hf_contrastive.data.item_encoding",
     "make_interactions": "hf_contrastive.data.planted_preferences",
     "TripletDataset": "hf_contrastive.data.triplets",
     "UserHistories": "hf_contrastive.data.triplets",
@@ -179,6 +186,7 @@ __all__ = [
     "LengthReport",
     "MultiCropViews",
     "MultiViewCollator",
+    "NeighbourSamplingCollator",
     "PairBatchSampler",
     "PairCollator",
     "PreferenceCollator",
@@ -198,6 +206,7 @@ __all__ = [
     "decode_image",
     "duplicates_per_batch",
     "encode_answer",
+    "encode_items",
     "final_answer",
     "guided_order",
     "image_processor",
@@ -215,6 +224,7 @@ __all__ = [
     "load_completions",
     "load_images",
     "load_interactions",
+    "load_item_table",
     "load_preferences",
     "load_programs",
     "load_texts",

@@ -79,7 +79,7 @@ def _repeated_rows(x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
 
 def top_k(scores: torch.Tensor, k: int) -> tuple[torch.Tensor, torch.Tensor]:
     """Values and columns of the `k` largest scores of each row, largest first; of equal scores the lower column wins."""
-    rows, width = scores.shape
+    width = scores.shape[1]
     if width < 4 * _GROUP * k or not scores.is_floating_point():
         return _plain_top_k(scores, k)
     # all of them lie in the k groups of columns with the largest maxima, which are found in one quick pass
@@ -95,9 +95,13 @@ def top_k(scores: torch.Tensor, k: int) -> tuple[torch.Tensor, torch.Tensor]:
 
 
 def _plain_top_k(scores: torch.Tensor, k: int) -> tuple[torch.Tensor, torch.Tensor]:
-    values, columns = scores.topk(k, dim=1)
+    wide = min(k + 1, scores.shape[1])
+    values, columns = scores.topk(wide, dim=1)
+    # the next one tells whether others are as large as the last
+    tied = values[:, k] == values[:, k - 1] if wide > k else values.new_zeros(len(values), dtype=torch.bool)
+    crowded = tied.nonzero().flatten()
+    values, columns = values[:, :k].contiguous(), columns[:, :k].contiguous()
     floor = values[:, -1:]
-    crowded = ((scores >= floor).sum(1) > k).nonzero().flatten()
     if len(crowded):  # topk leaves open which of several equal scores it takes
         some, edge = scores[crowded], floor[crowded]
         above, level = some > edge, some == edge

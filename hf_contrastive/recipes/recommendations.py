@@ -14,7 +14,13 @@ import numpy as np
 import torch
 from transformers import EarlyStoppingCallback, set_seed
 
-from hf_contrastive.data import InteractionDataset, TripletDataset, load_interactions
+from hf_contrastive.data import (
+    InteractionDataset,
+    TripletDataset,
+    encode_items,
+    load_interactions,
+    load_item_table,
+)
 from hf_contrastive.data.triplets import SAMPLINGS
 from hf_contrastive.distributed import is_main_process
 from hf_contrastive.hub import Metric
@@ -79,10 +85,33 @@ class InteractionDataArguments:
     features: dict | None = option(
         None, 'Item features as JSON: {"image": "image_feat.npy"}, beside the log; row = item id (see --reindex).'
     )
+    item_table: str | None = option(
+        None, "What is known of the items (.item, .csv, .jsonl, .parquet), beside the log: features are made from it."
+    )
+    item_id_column: str | None = option(None, "Its column of the items; common names are found by themselves.")
+    text_columns: list[str] | None = option(None, "Its columns with texts, joined by spaces: the modality text.")
+    text_template: str | None = option(None, "Instead of --text_columns: '{title}. {genre}'.")
+    image_column: str | None = option(None, "Its column with images, paths beside the table: the modality image.")
+    feature_encoder: str | None = option(None, "What encodes them: a folder or hub id that AutoModel opens.")
+    image_encoder: str | None = option(None, "What encodes the images; none = --feature_encoder (CLIP has both).")
+    feature_cache: str | None = option(None, "Where encoded features are kept; none = among the assets of HF_HOME.")
     sampling: str = option(
         "interactions", "Positive pairs: interactions (each once an epoch) or users (a user evenly, then an item)."
     )
     num_negatives: int = option(1, "Items drawn for each pair that the user did not choose.")
+
+
+# fields of the above that say how features are made from texts and images
+ENCODING = (
+    "item_table",
+    "item_id_column",
+    "text_columns",
+    "text_template",
+    "image_column",
+    "feature_encoder",
+    "image_encoder",
+    "feature_cache",
+)
 
 
 @dataclass
@@ -107,16 +136,55 @@ def load_splits(data: InteractionDataArguments, seed: int = 0) -> InteractionDat
         seed (`int`): not used, the cut has its own (`split_seed`).
     """
     given = {one.name: getattr(data, one.name) for one in dataclasses.fields(data)}
-    others = ("dataset_path", "dataset_name", "split_seed", "features", "sampling", "num_negatives")
+    others = ("dataset_path", "dataset_name", "split_seed", "features", "sampling", "num_negatives", *ENCODING)
     options = {name: value for name, value in given.items() if name not in others}
+    base = Path(data.dataset_path).expanduser()
+    folder = base if base.is_dir() else base.parent
     features = None
     if data.features is not None:
-        base = Path(data.dataset_path).expanduser()
-        folder = base if base.is_dir() else base.parent
         features = {name: str(folder / file) for name, file in data.features.items()}
-    return load_interactions(
+    log = load_interactions(
         data.dataset_path, name=data.dataset_name, seed=data.split_seed, item_features=features, **options
     )
+    log.item_features |= _encoded_features(data, log, folder)
+    return log
+
+
+def _encoded_features(data: InteractionDataArguments, log: InteractionDataset, folder: Path) -> dict[str, np.ndarray]:
+    """Features that an encoder makes of the item table, by modality."""
+    texts = data.text_columns is not None or data.text_template is not None
+    given = {name for name in ENCODING if getattr(data, name) is not None}
+    if not given:
+        return {}
+    if data.item_table is None or not (texts or data.image_column):
+        raise ValueError(
+            f"--{min(given)} was given; features are made with --item_table, with --text_columns or --image_column, and with "
+            "--feature_encoder"
+        )
+    encoders = {}
+    if texts:
+        encoders["text"] = data.feature_encoder
+    if data.image_column:
+        encoders["image"] = data.image_encoder or data.feature_encoder
+    if None in encoders.values():
+        raise ValueError("pass --feature_encoder a folder or hub id of an encoder")
+    twice = sorted(set(encoders) & set(log.item_features))
+    if twice:
+        raise ValueError(f"--features has {', '.join(twice)} already; leave it out there, or do not encode it")
+    beside = folder / Path(data.item_table).expanduser()
+    table = load_item_table(beside if beside.exists() else data.item_table, log.item_tokens, data.item_id_column)
+    shared = {"cache_dir": data.feature_cache}
+    found = {}
+    if "text" in encoders:
+        found["text"] = encode_items(
+            table, encoders["text"], text_columns=data.text_columns, template=data.text_template, **shared
+        )
+    if "image" in encoders:
+        place = beside if beside.is_dir() else beside.parent
+        found["image"] = encode_items(
+            table, encoders["image"], image_column=data.image_column, image_folder=place, **shared
+        )
+    return found
 
 
 def make_model(spec: SystemSpec, data: InteractionDataset, fields: Mapping[str, Any]) -> Any:
@@ -137,7 +205,7 @@ def make_model(spec: SystemSpec, data: InteractionDataset, fields: Mapping[str, 
         if not data.item_features:
             raise ValueError(
                 f"{spec.title} needs features of the items, and the data has none; pass --features, for example "
-                '\'{"image": "image_feat.npy"}\'.'
+                '\'{"image": "image_feat.npy"}\', or --item_table with --text_columns and --feature_encoder.'
             )
         sizes["feature_dims"] = {name: matrix.shape[1] for name, matrix in data.item_features.items()}
     model = spec.model_class()(spec.config_class()(**sizes, **given))
@@ -174,7 +242,9 @@ def run(spec: SystemSpec, *, description: str, example: str) -> None:
     check_choice("sampling", [data.sampling], SAMPLINGS)
     prepare_output(args, run_arguments)
     with plain_errors():
-        log = load_splits(data, args.seed)
+        # one process of a machine encodes the items, the others read its cache
+        with args.main_process_first():
+            log = load_splits(data, args.seed)
         set_seed(args.seed)
         own = {one.name for one in dataclasses.fields(spec.config_class())}
         seeded = {"seed": args.seed} if "seed" in own else {}

@@ -19,9 +19,11 @@ from transformers import (
     AutoModelForCausalLM,
     AutoModelForSequenceClassification,
     AutoTokenizer,
+    BertConfig,
+    BertModel,
 )
 
-from hf_contrastive.data import ProgramProcessor
+from hf_contrastive.data import ProgramProcessor, train_tokenizer
 from hf_contrastive.hub import validate_card
 from hf_contrastive.recipes import images, preferences, programs, recommendations, texts
 from hf_contrastive.registry import REGISTRY
@@ -257,6 +259,33 @@ def test_a_system_with_features_says_what_is_missing(tmp_path, capsys):
     with pytest.raises(SystemExit):
         run("bm3", default("bm3"), "--dataset_path", str(log), "--output_dir", str(tmp_path / "out"))
     assert "BM3 needs features of the items, and the data has none; pass --features" in capsys.readouterr().err
+
+
+@pytest.mark.recipe
+def test_features_from_titles(tmp_path, capsys):
+    """A log and a table of items are enough: an encoder makes the features."""
+    titles = {item: ["red tea", "green tea", "rice", "salt"][item % 4] + f" {item}" for item in range(12)}
+    tokenizer = train_tokenizer(list(titles.values()), 300)
+    sizes = {"hidden_size": 16, "intermediate_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2}
+    encoder = BertModel(BertConfig(vocab_size=len(tokenizer), **sizes))
+    encoder.save_pretrained(tmp_path / "encoder")
+    tokenizer.save_pretrained(tmp_path / "encoder")
+    shop, out = tmp_path / "shop", tmp_path / "out"
+    shop.mkdir()
+    rows = [f"{user},{(user + step * step) % 12}" for user in range(30) for step in range(6)]
+    (shop / "log.csv").write_text("user,item\n" + "\n".join(dict.fromkeys(rows)) + "\n")
+    (shop / "items.csv").write_text("item,title\n" + "".join(f"{item},{title}\n" for item, title in titles.items()))
+    words = ["--dataset_path", str(shop / "log.csv"), "--item_table", "items.csv", "--text_columns", "title"]
+    words += ["--feature_cache", str(tmp_path / "cache"), "--num_train_epochs", "2", "--ks", "3", "5"]
+    words += ["--metric_for_best_model", "recall@5", "--output_dir", str(out), "--ratios", "0.6", "0.2", "0.2"]
+    with pytest.raises(SystemExit):
+        run("bm3", default("bm3"), *words)
+    assert "pass --feature_encoder a folder or hub id of an encoder" in capsys.readouterr().err
+    run("bm3", default("bm3"), *words, "--feature_encoder", str(tmp_path / "encoder"), "--pictures", "false")
+    model = AutoModel.from_pretrained(out)
+    assert model.config.feature_dims == {"text": 16}
+    assert len(list((tmp_path / "cache").rglob("*.safetensors"))) == 1
+    assert "features: text" in (out / "README.md").read_text()
 
 
 @pytest.fixture

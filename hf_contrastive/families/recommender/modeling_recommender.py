@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import difflib
 import json
 from collections.abc import Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,6 +16,7 @@ from transformers.utils import ModelOutput, cached_file
 
 from hf_contrastive.distributed import all_gather_no_grad
 from hf_contrastive.families.recommender.configuration_recommender import RecommenderConfig
+from hf_contrastive.families.recommender.serving import RecommendsItems
 from hf_contrastive.losses import bpr_loss, embedding_penalty, info_nce
 from hf_contrastive.modeling_utils import ContrastivePreTrainedModel, evaluation_mode
 from hf_contrastive.modules.bipartite_graph import BipartiteGraph
@@ -44,7 +45,7 @@ class RecommenderOutput(ModelOutput):
     pos_item_embeds: torch.Tensor | None = None
 
 
-class RecommenderModel(ContrastivePreTrainedModel):
+class RecommenderModel(RecommendsItems, ContrastivePreTrainedModel):
     """Base of recommenders: one class trains and recommends.
 
     A system says in `propagate` how final vectors come from the tables, and in `loss_terms` what is learned beyond the pairwise
@@ -160,6 +161,8 @@ class RecommenderModel(ContrastivePreTrainedModel):
             `Tensor` `[num_users + num_items, hidden_size]`.
         """
         x = total = self.tables()
+        if num_layers and weights is None:
+            return self.graph().mean_of_steps(x, num_layers)
         for layer in range(num_layers):
             x = self.graph().propagate(x, None if weights is None else weights[layer])
             total = total + x
@@ -223,28 +226,29 @@ class RecommenderModel(ContrastivePreTrainedModel):
             return self.output_class(user_embeds=self.propagate()[0].index_select(0, embeds["user_ids"]))
         users, items = self.propagate_in_training(**draws)
         # index_select: its gradient takes half the time of that of indexing
-        user, positive = users.index_select(0, embeds["user_ids"]), items.index_select(0, embeds["pos_item_ids"])
+        user = users.index_select(0, embeds["user_ids"])
         terms: dict[str, Tensor] = {}
-        if return_loss:
-            wanted = embeds["neg_item_ids"]
-            negative = items.index_select(0, wanted.flatten()).view(*wanted.shape, -1)
+        if not return_loss:
+            positive = items.index_select(0, embeds["pos_item_ids"])
+        else:
+            positive, negative = _item_rows(items, embeds)
             config = self.config
             scores = (
                 (user * positive).sum(-1),
                 (user[:, None] * negative if negative.dim() == 3 else user * negative).sum(-1),
             )
             terms["bpr_loss"] = bpr_loss(*scores, form=config.bpr_form)
-            terms["reg_loss"] = self.penalty(embeds)
+            with nullcontext() if config.reg_weight else torch.no_grad():  # without a weight it is only looked at
+                terms["reg_loss"] = self.penalty(embeds)
             terms["loss"] = terms["bpr_loss"] + config.reg_weight * terms["reg_loss"]
             terms = self.loss_terms(terms, embeds, users, items, **draws)
         return self.output_class(**terms, user_embeds=user, pos_item_embeds=positive)
 
     def penalty(self, embeds: dict[str, Tensor]) -> Tensor:
         """The penalty on the table rows of the batch, without its weight."""
-        users, items = self.user_embedding.weight, self.item_embedding.weight
-        rows = [users.index_select(0, embeds["user_ids"]), items.index_select(0, embeds["pos_item_ids"])]
-        wanted = embeds["neg_item_ids"]
-        rows += [items.index_select(0, ids) for ids in (wanted.unbind(1) if wanted.dim() == 2 else [wanted])]
+        positive, negative = _item_rows(self.item_embedding.weight, embeds)
+        rows = [self.user_embedding.weight.index_select(0, embeds["user_ids"]), positive]
+        rows += negative.unbind(1) if negative.dim() == 3 else [negative]
         return embedding_penalty(*rows, form=self.config.penalty_form, gather=True)
 
     def loss_terms(
@@ -338,44 +342,6 @@ class RecommenderModel(ContrastivePreTrainedModel):
             self.refresh_vectors()
         return self.user_vectors, self.item_vectors
 
-    def recommend(
-        self,
-        users: Sequence[Any] | Tensor,
-        k: int = 10,
-        *,
-        exclude_seen: bool = True,
-        exclude: Sequence[Any] | None = None,
-    ) -> list[list[tuple[Any, float]]]:
-        """The k best items for each user.
-
-        Args:
-            users (`Sequence` of tokens, or of whole numbers where the model knows no tokens): whom to recommend to.
-            k (`int`, defaults to 10): how many items.
-            exclude_seen (`bool`, defaults to `True`): leave out what the user has in training.
-            exclude (`Sequence`, *optional*): items (tokens or numbers, as `users`) that nobody gets, for example what is sold out.
-
-        Returns:
-            For each user a list of `(item, score)`, best first; shorter than k where nothing is left.
-
-        Raises:
-            ValueError: unknown users or items, k larger than the catalogue, or no training pairs to leave out.
-
-        Example:
-
-        ```python
-        >>> import torch
-        >>> from hf_contrastive.models.mf.configuration_mf import MFConfig
-        >>> from hf_contrastive.models.mf.modeling_mf import MFModel
-        >>> model = MFModel(MFConfig(num_users=2, num_items=3))
-        >>> tokens = {"user_tokens": ["ann", "bob"], "item_tokens": ["tea", "milk", "rice"]}
-        >>> model.set_interactions([0, 0, 1], [0, 1, 2], **tokens)
-        >>> [item for item, score in model.recommend(["ann"], k=3)[0]]
-        ['rice']
-
-        ```
-        """
-        return recommend_items(self, users, k, exclude_seen=exclude_seen, exclude=exclude)
-
     def _embed_for_encode(
         self, user_ids: Tensor | None = None, item_ids: Tensor | None = None, *, readout: str
     ) -> Tensor:
@@ -424,62 +390,6 @@ class RecommenderModel(ContrastivePreTrainedModel):
         return self.history.is_set
 
 
-def recommend_items(
-    model: RecommenderModel,
-    users: Sequence[Any] | Tensor,
-    k: int,
-    *,
-    exclude_seen: bool = True,
-    exclude: Sequence[Any] | None = None,
-) -> list[list[tuple[Any, float]]]:
-    """See [`RecommenderModel.recommend`]."""
-    wanted = _numbers_of(users, model.user_tokens, model.config.num_users, "user")
-    hidden = _numbers_of(exclude or [], model.item_tokens, model.config.num_items, "item")
-    left = model.config.num_items - len(set(hidden))
-    if not 1 <= k <= left:
-        raise ValueError(f"`k` is {k}, but there are {left} items to recommend; expected 1 to {left}.")
-    if exclude_seen and not model.history.is_set:
-        raise ValueError(
-            "the checkpoint does not say what users have seen (saved with save_memory=False?); pass exclude_seen=False, or call "
-            "set_interactions with the training pairs."
-        )
-    user_vectors, item_vectors = model.vectors()
-    columns = item_vectors.T
-    answers = []
-    step = max(1, 2**23 // model.config.num_items)
-    for start in range(0, len(wanted), step):
-        part = wanted[start : start + step]
-        scores = (user_vectors[part] @ columns).float()
-        if hidden:
-            scores[:, hidden] = -torch.inf
-        if exclude_seen:
-            scores[model.history.places(torch.tensor(part, device=scores.device))] = -torch.inf
-        values, items = scores.topk(k, dim=1)
-        for row, numbers in zip(values.tolist(), items.tolist(), strict=True):
-            names = numbers if model.item_tokens is None else [model.item_tokens[number] for number in numbers]
-            answers.append([(name, score) for name, score in zip(names, row, strict=True) if score > -torch.inf])
-    return answers
-
-
-def _numbers_of(ids: Sequence[Any] | Tensor, tokens: list[str] | None, rows: int, kind: str) -> list[int]:
-    values = ids.tolist() if isinstance(ids, Tensor) else list(ids)
-    if isinstance(ids, str):
-        raise ValueError(f"expected a list of {kind}s, got the text {ids!r}; put it into a list")
-    if tokens is None:
-        bad = next((value for value in values if not isinstance(value, int) or not 0 <= value < rows), None)
-        if bad is not None:
-            raise ValueError(f"unknown {kind} {bad!r}: the model has no {kind} tokens, {kind}s are 0 to {rows - 1}.")
-        return values
-    wanted = {str(value) for value in values}
-    number = {token: place for place, token in enumerate(tokens) if token in wanted} if wanted else {}
-    unknown = [str(value) for value in values if str(value) not in number]
-    if unknown:
-        near = difflib.get_close_matches(unknown[0], tokens[:10000], n=3)
-        hint = f"; similar are {', '.join(near)}" if near else ""
-        raise ValueError(f"{len(unknown)} unknown {kind}s (first: {unknown[0]!r}){hint}.")
-    return [number[str(value)] for value in values]
-
-
 def global_unique(ids: Tensor) -> Tensor:
     """Different numbers of the batch of all processes, sorted, the same on every process."""
     return torch.unique(all_gather_no_grad(ids.flatten()))
@@ -520,17 +430,28 @@ def contrast_with_all(
     Returns:
         `Tensor`: a scalar.
     """
-    nodes = torch.arange(len(second), device=ids.device)
-    return info_nce(
-        first[ids],
-        second[ids],
+    # a node that comes several times in the batch is compared once
+    nodes, counts = torch.unique(ids, return_counts=True)
+    losses = info_nce(
+        first.index_select(0, nodes),
+        second.index_select(0, nodes),
         second,
         temperature=temperature,
-        sample_ids=ids,
-        negative_ids=nodes,
+        sample_ids=nodes,
+        negative_ids=torch.arange(len(second), device=ids.device),
         in_batch_negatives=False,
-        reduction=reduction,
+        reduction="none",
     )
+    loss = (losses * counts).sum()
+    return loss if reduction == "sum" else loss / len(ids)
+
+
+def _item_rows(items: Tensor, embeds: dict[str, Tensor]) -> tuple[Tensor, Tensor]:
+    """Rows of chosen and of other items, looked up at once: every look-up has a gradient as large as the table."""
+    wanted = embeds["neg_item_ids"]
+    rows = items.index_select(0, torch.cat([embeds["pos_item_ids"], wanted.flatten()]))
+    positive, negative = rows.split([len(embeds["pos_item_ids"]), wanted.numel()])
+    return positive, negative.view(*wanted.shape, -1)
 
 
 __all__ = ["RecommenderModel", "RecommenderOutput", "contrast_nodes", "contrast_with_all", "global_unique"]

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -14,6 +15,7 @@ from transformers.utils import ModelOutput
 from hf_contrastive.distributed import broadcast_from_first
 from hf_contrastive.families.recommender.item_features import HasItemFeatures
 from hf_contrastive.families.recommender.modeling_recommender import RecommenderModel
+from hf_contrastive.families.recommender.serving import Histories, fold_in_along_edges
 from hf_contrastive.models.bm3.configuration_bm3 import BM3Config
 
 
@@ -103,6 +105,11 @@ class BM3Model(HasItemFeatures, RecommenderModel):
         """
         users, items = self.nodes()
         return self.predictor(users), self.predictor(items)
+
+    @torch.no_grad()
+    def fold_in(self, histories: Sequence[Sequence[Any]] | Histories) -> Tensor:
+        """As of every recommender; the prediction of a node with edges to the new user's items and a table row of zero."""
+        return self.predictor(fold_in_along_edges(self, histories, self.config.num_layers))
 
     def embed_views(self, user_ids: Tensor, pos_item_ids: Tensor) -> dict[str, Tensor]:  # type: ignore[override]
         """The numbers of a batch, checked.

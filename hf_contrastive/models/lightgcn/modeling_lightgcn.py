@@ -2,11 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
+from typing import Any
+
 import torch
+import torch.nn.functional as F
 from torch import Tensor
+from torch.autograd.function import once_differentiable
 
 from hf_contrastive.distributed import broadcast_from_first
 from hf_contrastive.families.recommender.modeling_recommender import RecommenderModel, RecommenderOutput
+from hf_contrastive.families.recommender.serving import Histories, fold_in_along_edges
+from hf_contrastive.losses import embedding_penalty
 from hf_contrastive.models.lightgcn.configuration_lightgcn import LightGCNConfig
 
 
@@ -43,12 +50,21 @@ class LightGCNModel(RecommenderModel):
         """
         return self.split(self.mean_over_layers(self.config.num_layers))
 
-    def propagate_in_training(self, edge_keep: Tensor | None = None) -> tuple[Tensor, Tensor]:
-        """The same with edges left out.
+    def fold_in(self, histories: Sequence[Sequence[Any]] | Histories) -> Tensor:
+        """As of every recommender; a new user is a node with edges to its items and a table row of zero."""
+        return fold_in_along_edges(self, histories, self.config.num_layers)
+
+    def propagate_in_training(
+        self, edge_keep: Tensor | None = None, sample: Mapping[str, Any] | None = None
+    ) -> tuple[Tensor, Tensor]:
+        """The same with edges left out, or on a subgraph.
 
         Args:
             edge_keep (`Tensor` `[num_edges]`, *optional*): 1 for edges that stay, row by row; drawn by default.
+            sample (`Mapping`, *optional*): a subgraph as `forward` prepares it; vectors are then those of the batch's nodes.
         """
+        if sample is not None:
+            return self._propagate_sample(**sample)
         share = self.config.edge_dropout
         if not self.training or share == 0:
             return self.propagate()
@@ -58,12 +74,87 @@ class LightGCNModel(RecommenderModel):
         weights = graph.keep_edges(edge_keep, renormalise=False) / (1 - share)
         return self.split(self.mean_over_layers(self.config.num_layers, [weights] * self.config.num_layers))
 
+    def _sample(
+        self, embeds: dict[str, Tensor], node_ids: Tensor, edge_index: Tensor, edge_weights: Tensor
+    ) -> tuple[dict[str, Any], dict[str, Any]]:
+        """The batch's numbers as places among its own users and items, with their rows; and the subgraph, checked."""
+        num_users, (heads, tails) = self.config.num_users, edge_index
+        shifted = [ids.flatten() + (0 if name == "user_ids" else num_users) for name, ids in embeds.items()]
+        seeds, places = torch.unique(torch.cat(shifted), return_inverse=True)
+        count, layers = len(seeds), self.config.num_layers
+        if not (torch.equal(node_ids[:count], seeds) and bool((heads.diff() >= 0).all())):
+            raise ValueError(
+                "`node_ids` must begin with the nodes of the batch, ascending, and the heads of `edge_index` must ascend; "
+                "NeighbourSamplingCollator makes them so for this batch."
+            )
+        # layer by layer from the last: sums are needed of the first nodes, along the first edges
+        steps, above = [], count
+        for _ in range(layers):
+            edges = int(torch.searchsorted(heads, above))
+            below = max(above, int(tails[:edges].max()) + 1) if edges else above
+            steps.append((above, edges))
+            outer, above = above, below
+        if layers and bool((torch.bincount(heads, minlength=outer)[count:outer] == 0).any()):
+            raise ValueError(
+                f"the subgraph ends before num_layers={layers} steps from the batch; give NeighbourSamplingCollator a fan_out of "
+                f"{layers} numbers, one a layer."
+            )
+        node_ids = node_ids[:above]
+        is_user = node_ids < num_users
+        own = int(is_user[:count].sum())
+        users = self.user_embedding(node_ids[is_user]).tensor_split([own])
+        items = self.item_embedding(node_ids[~is_user] - num_users).tensor_split([count - own])
+        # the batch's users and items, then other users, then other items
+        later = is_user[count:]
+        order = torch.where(later, later.cumsum(0), int(later.sum()) + (~later).cumsum(0)) + (count - 1)
+        order = torch.cat([torch.arange(count, device=order.device), order])
+        found: dict[str, Any] = {"rows": (users[0], items[0])}
+        sizes = [ids.numel() for ids in embeds.values()]
+        for (name, ids), place in zip(embeds.items(), places.split(sizes), strict=True):
+            found[name] = (place - (0 if name == "user_ids" else own)).view(ids.shape)
+        rows = torch.cat([users[0], items[0], users[1], items[1]])
+        sample = {"rows": rows, "order": order, "edge_index": edge_index, "edge_weights": edge_weights}
+        return found, {**sample, "steps": steps[::-1], "sizes": (own, count - own)}
+
+    def _propagate_sample(
+        self,
+        rows: Tensor,
+        order: Tensor,
+        edge_index: Tensor,
+        edge_weights: Tensor,
+        steps: list[tuple[int, int]],
+        sizes: tuple[int, int],
+    ) -> tuple[Tensor, Tensor]:
+        """Means over the layers, of the batch's own users and items."""
+        weights = F.dropout(edge_weights.to(rows.dtype), self.config.edge_dropout, self.training)
+        heads, tails = edge_index
+        x, total = rows, rows[: sum(sizes)]
+        for layer, (nodes, edges) in enumerate(steps):
+            ends = tails[:edges] if layer else order[tails[:edges]]
+            x = _SumNeighbours.apply(x, heads[:edges], ends, weights[:edges], nodes)
+            total = total + x[: sum(sizes)]
+        users, items = (total / (len(steps) + 1)).split(sizes)
+        return users, items
+
+    def penalty(self, embeds: dict[str, Any]) -> Tensor:
+        """As of every recommender; with a subgraph, from the rows that were looked up for it."""
+        if "rows" not in embeds:
+            return super().penalty(embeds)
+        (users, items), negative = embeds["rows"], embeds["neg_item_ids"]
+        rows = [users.index_select(0, embeds["user_ids"])]
+        for ids in (embeds["pos_item_ids"], *(negative.unbind(1) if negative.dim() == 2 else [negative])):
+            rows.append(items.index_select(0, ids))
+        return embedding_penalty(*rows, form=self.config.penalty_form, gather=True)
+
     def forward(
         self,
         user_ids: Tensor,
         pos_item_ids: Tensor | None = None,
         neg_item_ids: Tensor | None = None,
         edge_keep: Tensor | None = None,
+        node_ids: Tensor | None = None,
+        edge_index: Tensor | None = None,
+        edge_weights: Tensor | None = None,
         return_loss: bool = True,
     ) -> RecommenderOutput:
         """Score triples.
@@ -73,13 +164,52 @@ class LightGCNModel(RecommenderModel):
             pos_item_ids (`LongTensor` `[batch]`, *optional*): an item of each that the user chose.
             neg_item_ids (`LongTensor` `[batch]` or `[batch, negatives]`, *optional*): items that the user did not choose.
             edge_keep (`Tensor` `[num_edges]`, *optional*): 1 for edges that stay in this training step; drawn by default.
+            node_ids (`LongTensor` `[n]`, *optional*), edge_index (`LongTensor` `[2, e]`, *optional*), edge_weights (`Tensor`
+                `[e]`, *optional*): a subgraph around the batch to propagate along instead of the whole graph, as
+                [`NeighbourSamplingCollator`] draws it: numbers of nodes, the batch's first; heads and tails as places among them (by
+                head, ascending); weights. All three or none.
             return_loss (`bool`, defaults to `True`): compute the loss.
 
         Returns:
             [`RecommenderOutput`].
+
+        Raises:
+            ValueError: a part of a subgraph without the others, one of another batch, in another order, or that ends before
+                `num_layers` steps from the batch, or one with `edge_keep` or without items.
         """
-        embeds = self.embed_triples(user_ids, pos_item_ids, neg_item_ids)
-        return self.compute_objective(embeds, return_loss, edge_keep=edge_keep)
+        embeds: dict[str, Any] = self.embed_triples(user_ids, pos_item_ids, neg_item_ids)
+        if node_ids is None and edge_index is None and edge_weights is None:
+            return self.compute_objective(embeds, return_loss, edge_keep=edge_keep)
+        if node_ids is None or edge_index is None or edge_weights is None:
+            raise ValueError("give all of `node_ids`, `edge_index` and `edge_weights`, or none (the whole graph).")
+        if edge_keep is not None or pos_item_ids is None:
+            raise ValueError("a subgraph goes with triples, and without `edge_keep`, which is for the whole graph.")
+        embeds, sample = self._sample(embeds, node_ids, edge_index, edge_weights)
+        return self.compute_objective(embeds, return_loss, sample=sample)
+
+
+class _SumNeighbours(torch.autograd.Function):
+    """Sums of weighted rows along edges, by head ascending; rows of the edges are never held, in neither direction."""
+
+    @staticmethod
+    def forward(ctx, x, heads, tails, weights, nodes):
+        ctx.save_for_backward(heads, tails, weights)
+        ctx.rows = len(x)
+        return _bags(x, heads, tails, weights, nodes)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx, grad):
+        heads, tails, weights = ctx.saved_tensors
+        found, order = torch.sort(tails.int(), stable=True)  # short numbers sort faster
+        return _bags(grad.contiguous(), found, heads[order], weights[order], ctx.rows), None, None, None, None
+
+
+def _bags(x: Tensor, heads: Tensor, tails: Tensor, weights: Tensor, nodes: int) -> Tensor:
+    starts = torch.bincount(heads, minlength=nodes).cumsum(0)
+    starts = torch.cat([starts.new_zeros(1), starts])
+    with torch.autocast(x.device.type, enabled=False):
+        return F.embedding_bag(tails, x, starts, mode="sum", per_sample_weights=weights, include_last_offset=True)
 
 
 __all__ = ["LightGCNModel"]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,6 +16,7 @@ from hf_contrastive.families.recommender.modeling_recommender import (
     contrast_nodes,
     contrast_with_all,
 )
+from hf_contrastive.families.recommender.serving import Histories, fold_in_along_edges
 from hf_contrastive.models.sgl.configuration_sgl import SGLConfig
 from hf_contrastive.modules.keyed_random import KeyedDraws
 
@@ -112,6 +114,10 @@ class SGLModel(RecommenderModel):
             `(users [num_users, hidden_size], items [num_items, hidden_size])`.
         """
         return self.split(self.mean_over_layers(self.config.num_layers))
+
+    def fold_in(self, histories: Sequence[Sequence[Any]] | Histories) -> Tensor:
+        """As of every recommender; a new user is a node of the whole graph with edges to its items and a table row of zero."""
+        return fold_in_along_edges(self, histories, self.config.num_layers)
 
     def loss_terms(
         self, terms: dict[str, Tensor], embeds: dict[str, Tensor], users: Tensor, items: Tensor, **draws: Any

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -13,6 +15,7 @@ from hf_contrastive.families.recommender.modeling_recommender import (
     RecommenderOutput,
     contrast_nodes,
 )
+from hf_contrastive.families.recommender.serving import Histories, fold_in_along_edges
 from hf_contrastive.models.simgcl.configuration_simgcl import SimGCLConfig
 
 
@@ -64,6 +67,11 @@ class SimGCLModel(RecommenderModel):
         """
         return self.split(self.view(None))
 
+    def fold_in(self, histories: Sequence[Sequence[Any]] | Histories) -> Tensor:
+        """As of every recommender; a new user is a node with edges to its items and a table row of zero."""
+        config = self.config
+        return fold_in_along_edges(self, histories, config.num_layers, include_tables=config.include_tables)
+
     def view(self, noise: Tensor | None) -> Tensor:
         """One pass.
 
@@ -74,11 +82,14 @@ class SimGCLModel(RecommenderModel):
             `Tensor` `[num_nodes, hidden_size]`.
         """
         graph, x = self.graph(), self.tables()
+        if noise is None:  # the mean from layer 1 on is one step after that of one layer less
+            if self.config.include_tables:
+                return graph.mean_of_steps(x, self.config.num_layers)
+            return graph.propagate(graph.mean_of_steps(x, self.config.num_layers - 1))
         total = x if self.config.include_tables else torch.zeros_like(x)
         for layer in range(self.config.num_layers):
             x = graph.propagate(x)
-            if noise is not None:
-                x = x + _displacement(x, noise[layer], self.config.noise_size)
+            x = x + _displacement(x, noise[layer], self.config.noise_size)
             total = total + x
         return total / (self.config.num_layers + self.config.include_tables)
 
