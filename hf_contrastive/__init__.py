@@ -109,6 +109,7 @@ _PUBLIC_NAMES = {
     "load_interactions": "hf_contrastive.data",
     # decoding
     "contrastive_search": "hf_contrastive.generation",
+    "ItemIndex": "hf_contrastive.families.recommender.item_index",
     # registry
     "get_system": "hf_contrastive.registry",
     "list_systems": "hf_contrastive.registry",
@@ -139,6 +140,7 @@ if TYPE_CHECKING:  # static analysis sees the real names
         load_images,
         load_interactions,
     )
+    from hf_contrastive.families.recommender.item_index import ItemIndex
     from hf_contrastive.generation import contrastive_search
     from hf_contrastive.losses import byol_loss, clip_loss, info_nce, nt_xent, simctg_loss, simsiam_loss, sup_con
     from hf_contrastive.modeling_utils import ContrastivePreTrainedModel

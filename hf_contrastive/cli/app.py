@@ -29,12 +29,6 @@ WORK = "Train and use"
 HELP_NAMES = {"help_option_names": ["-h", "--help"]}
 
 
-class Commands(ExampleGroup):
-    """All commands in the order of their use."""
-
-    order = (*ExampleGroup.order, "recommend")
-
-
 def split_debug(arguments: list[str]) -> tuple[list[str], bool]:
     """Take `--debug` out wherever it stands, except behind `train`, where it belongs to the recipe.
 
@@ -77,7 +71,7 @@ def build_app() -> typer.Typer:
         add_completion=True,
     )
     app.callback(
-        cls=Commands,
+        cls=ExampleGroup,
         epilog=examples(
             "hf-contrastive list",
             "hf-contrastive train simclr digits",

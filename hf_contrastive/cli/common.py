@@ -69,6 +69,7 @@ class ExampleGroup(TyperGroup):
         "generate",
         "filter",
         "clones",
+        "recommend",
         "plot",
         "knn",
         "linear",

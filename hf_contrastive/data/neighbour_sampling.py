@@ -87,7 +87,7 @@ class NeighbourSamplingCollator:
                 "pyg-lib from PyG's own wheels, or pass engine='own'."
             )
         self.engine = ("pyg" if usable else "own") if engine == "auto" else engine
-        self._sampler = self._pyg_sampler() if self.engine == "pyg" else None
+        self._sampler: Any = self._pyg_sampler() if self.engine == "pyg" else None
         self._epoch = torch.zeros(1, dtype=torch.int64).share_memory_()
 
     def set_epoch(self, epoch: int) -> None:
@@ -166,8 +166,8 @@ class NeighbourSamplingCollator:
         return chosen
 
     def _pyg_sampler(self) -> Any:
-        from torch_geometric.data import Data
-        from torch_geometric.sampler import NeighborSampler
+        from torch_geometric.data import Data  # ty: ignore[import-not-found]
+        from torch_geometric.sampler import NeighborSampler  # ty: ignore[import-not-found]
 
         heads = np.repeat(np.arange(len(self.degrees)), self.degrees)
         # PyG draws the sources of the edges into a node
@@ -176,7 +176,7 @@ class NeighbourSamplingCollator:
         return NeighborSampler(graph, num_neighbors=list(self.fan_out), replace=False, is_sorted=True)
 
     def _draw_pyg(self, seeds: np.ndarray, key: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        from torch_geometric.sampler import NodeSamplerInput
+        from torch_geometric.sampler import NodeSamplerInput  # ty: ignore[import-not-found]
 
         draw = stateless_uniform(self.seed, int(self._epoch[0]), np.array([key]), np.array([0]), 1)
         with torch.random.fork_rng(devices=[]):  # PyG draws from torch's own generator
@@ -192,7 +192,7 @@ def pyg_can_sample() -> bool:
     With torch-sparse it samples, too, but the last neighbours come too rarely or never (rusty1s/pytorch_sparse#385).
     """
     try:
-        from torch_geometric import typing
+        from torch_geometric import typing  # ty: ignore[import-not-found]
     except ImportError:
         return False
     return bool(typing.WITH_PYG_LIB)

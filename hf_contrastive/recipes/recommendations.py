@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import dataclasses
+import inspect
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -16,7 +17,9 @@ from transformers import EarlyStoppingCallback, set_seed
 
 from hf_contrastive.data import (
     InteractionDataset,
+    NeighbourSamplingCollator,
     TripletDataset,
+    collate_triplets,
     encode_items,
     load_interactions,
     load_item_table,
@@ -99,6 +102,11 @@ class InteractionDataArguments:
         "interactions", "Positive pairs: interactions (each once an epoch) or users (a user evenly, then an item)."
     )
     num_negatives: int = option(1, "Items drawn for each pair that the user did not choose.")
+    sampled_neighbours: list[int] | None = option(
+        None,
+        "For graphs too large for whole passes (LightGCN): neighbours drawn around a batch, layer by layer, for example 15 10; none = "
+        "the whole graph in every step.",
+    )
 
 
 # fields of the above that say how features are made from texts and images
@@ -136,7 +144,16 @@ def load_splits(data: InteractionDataArguments, seed: int = 0) -> InteractionDat
         seed (`int`): not used, the cut has its own (`split_seed`).
     """
     given = {one.name: getattr(data, one.name) for one in dataclasses.fields(data)}
-    others = ("dataset_path", "dataset_name", "split_seed", "features", "sampling", "num_negatives", *ENCODING)
+    others = (
+        "dataset_path",
+        "dataset_name",
+        "split_seed",
+        "features",
+        "sampling",
+        "num_negatives",
+        "sampled_neighbours",
+        *ENCODING,
+    )
     options = {name: value for name, value in given.items() if name not in others}
     base = Path(data.dataset_path).expanduser()
     folder = base if base.is_dir() else base.parent
@@ -173,7 +190,7 @@ def _encoded_features(data: InteractionDataArguments, log: InteractionDataset, f
         raise ValueError(f"--features has {', '.join(twice)} already; leave it out there, or do not encode it")
     beside = folder / Path(data.item_table).expanduser()
     table = load_item_table(beside if beside.exists() else data.item_table, log.item_tokens, data.item_id_column)
-    shared = {"cache_dir": data.feature_cache}
+    shared: dict[str, Any] = {"cache_dir": data.feature_cache}
     found = {}
     if "text" in encoders:
         found["text"] = encode_items(
@@ -213,6 +230,26 @@ def make_model(spec: SystemSpec, data: InteractionDataset, fields: Mapping[str, 
     if needs_features:
         model.set_features(data.item_features)
     return model.train()
+
+
+def make_collator(
+    spec: SystemSpec, data: InteractionDataArguments, log: InteractionDataset, model: Any, seed: int
+) -> Callable[..., Any]:
+    """What makes batches: triples, with a subgraph around them where `sampled_neighbours` says so.
+
+    Raises:
+        ValueError: the system takes no subgraph, or another number of layers.
+    """
+    fan_out = data.sampled_neighbours
+    if fan_out is None:
+        return collate_triplets
+    if "node_ids" not in inspect.signature(type(model).forward).parameters:
+        raise ValueError(f"--sampled_neighbours is for systems that take a subgraph (LightGCN), not for {spec.title}.")
+    if len(fan_out) != model.config.num_layers:
+        raise ValueError(
+            f"--sampled_neighbours has {len(fan_out)} numbers, but the model has {model.config.num_layers} layers; give one a layer."
+        )
+    return NeighbourSamplingCollator(log.part("train"), log.num_users, log.num_items, fan_out, seed=seed)
 
 
 def run(spec: SystemSpec, *, description: str, example: str) -> None:
@@ -257,8 +294,9 @@ def run(spec: SystemSpec, *, description: str, example: str) -> None:
             sampling=data.sampling,
             seed=args.seed,
         )
+        collator = make_collator(spec, data, log, model, args.seed)
     if run_arguments.dry_run:
-        common.dry_run(model, triples.__getitems__([0, 1][: len(triples)]))
+        common.dry_run(model, collator(triples.__getitems__([0, 1][: len(triples)])))
         return
     untrained = copy.deepcopy(model)
     stops = args.eval_strategy != "no" and args.load_best_model_at_end
@@ -266,6 +304,7 @@ def run(spec: SystemSpec, *, description: str, example: str) -> None:
         trainer = RecommenderTrainer(
             model,
             args,
+            collator,
             train_dataset=triples,
             eval_dataset=log,
             ks=measure.ks,

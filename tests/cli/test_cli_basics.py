@@ -28,6 +28,7 @@ COMMANDS = [
     ["generate"],
     ["filter"],
     ["clones"],
+    ["recommend"],
     ["plot"],
 ]
 
@@ -56,7 +57,8 @@ def test_looking_around_imports_neither_torch_nor_transformers():
         "import sys; from hf_contrastive.cli import main\n"
         "for words in (['--help'], ['list'], ['list', '--json'], ['embed', '--help'], ['train', '--help'],\n"
         "              ['embed', 'x', 'y', '-o', 'z.txt'], ['train', 'nothing'],\n"
-        "              ['score', '--help'], ['score', 'x'], ['filter', '--help'], ['clones', '--help']): main(words)\n"
+        "              ['score', '--help'], ['score', 'x'], ['filter', '--help'], ['clones', '--help'],\n"
+        "              ['recommend', '--help']): main(words)\n"
         "sys.stderr.write('loaded:' + str([n for n in ('torch', 'transformers', 'datasets') if n in sys.modules]))"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

@@ -242,6 +242,8 @@ def test_short_run_on_interactions(slug, tmp_path, capsys):
         ("lightgcn", ("--ratios", "0.9", "0.0", "0.1"), "the valid part is empty, so no epoch can be chosen"),
         ("lightgcn", ("--edge_dropout", "1"), "`edge_dropout` is 1.0"),
         ("lightgcn", ("--user_core", "500"), "nothing of"),
+        ("lightgcn", ("--sampled_neighbours", "5"), "--sampled_neighbours has 1 numbers, but the model has 2 layers"),
+        ("sgl", ("--sampled_neighbours", "5", "5"), "is for systems that take a subgraph (LightGCN), not for SGL"),
     ],
 )
 def test_a_wrong_value_for_interactions_is_one_line(slug, words, message, tmp_path, capsys):

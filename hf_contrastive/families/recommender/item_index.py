@@ -226,7 +226,7 @@ def _faiss() -> Any:
         import faiss
     except ImportError as error:
         raise ImportError(
-            "an index needs faiss: pip install 'hf-contrastive[search]'. Without one, recommend() scores every item, exactly."
+            "an index needs faiss: pip install faiss-cpu. Without one, recommend() scores every item, exactly."
         ) from error
     return faiss
 
