@@ -161,10 +161,9 @@ def table_of(found: Mapping[str, Sequence[Mapping[str, Any]]], trials: Mapping[s
             )
         if name is None:
             line["best epoch"] = ", ".join(f"{run['best_epoch']:g}" if run["best_epoch"] else "-" for run in runs)
-            line["s/epoch"] = f"{statistics.median(run['seconds_per_epoch'] for run in runs):.2f}"
             line["setting"] = ", ".join(f"{key} {value}" for key, value in trial.items()) or "-"
         else:
-            line |= {"best epoch": "-", "s/epoch": "-", "setting": "-"}
+            line |= {"best epoch": "-", "setting": "-"}
         table.append(line)
     return table
 
@@ -188,6 +187,7 @@ def section(
 ) -> str:
     """The part of a page: what was run, the table, the command."""
     words = ["python", "recipes/recommenders/compare.py", _relative(args.config), "--seeds", *map(str, args.seeds)]
+    words += ["--systems", *args.systems] if args.systems else []
     words += ["--name", args.name, *(["--page", _relative(args.page)] if args.page else [])]
     words += ["--cards"] if args.cards else []
     words += ["--", *extra] if extra else []
@@ -205,8 +205,7 @@ def section(
         f"{counts['users']:,} users, {counts['items']:,} items, pairs: {rows}. Full ranking of the catalogue, {first['mask']} items left "
         f"out; R: recall, N: NDCG. For every system {count} setting{'s were' if count > 1 else ' was'} tried with seed {args.seeds[0]}; "
         f"setting and epoch are the best on the {part}; "
-        f"{seeds if len(args.seeds) > 1 else f'seed {args.seeds[0]}, so nothing is known of the spread'}. Seconds an epoch: training "
-        "alone, on a shared machine.",
+        f"{seeds if len(args.seeds) > 1 else f'seed {args.seeds[0]}, so nothing is known of the spread'}.",
         "",
         markdown_table(table),
         "",
