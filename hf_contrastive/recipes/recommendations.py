@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import dataclasses
 import inspect
 import time
@@ -26,6 +25,7 @@ from hf_contrastive.data import (
 )
 from hf_contrastive.data.triplets import SAMPLINGS
 from hf_contrastive.distributed import is_main_process
+from hf_contrastive.families.recommender.memory import check_memory, estimate_training_memory
 from hf_contrastive.hub import Metric
 from hf_contrastive.recipes import common
 from hf_contrastive.recipes.common import (
@@ -204,8 +204,8 @@ def _encoded_features(data: InteractionDataArguments, log: InteractionDataset, f
     return found
 
 
-def make_model(spec: SystemSpec, data: InteractionDataset, fields: Mapping[str, Any]) -> Any:
-    """The system on the training part of a log, with names of users and items, and features where it takes any.
+def make_config(spec: SystemSpec, data: InteractionDataset, fields: Mapping[str, Any]) -> Any:
+    """The system's configuration for a log.
 
     Args:
         spec ([`SystemSpec`]): the system.
@@ -213,27 +213,37 @@ def make_model(spec: SystemSpec, data: InteractionDataset, fields: Mapping[str, 
         fields (`Mapping`): of the system's configuration; `None` values = the paper's.
 
     Raises:
-        ValueError: the system needs features and the data has none.
+        ValueError: a value out of range, or the system needs features and the data has none.
     """
     given = {name: value for name, value in fields.items() if value is not None}
     sizes: dict[str, Any] = {"num_users": data.num_users, "num_items": data.num_items}
-    needs_features = "feature_dims" in {one.name for one in dataclasses.fields(spec.config_class())}
-    if needs_features:
+    if "feature_dims" in {one.name for one in dataclasses.fields(spec.config_class())}:
         if not data.item_features:
             raise ValueError(
                 f"{spec.title} needs features of the items, and the data has none; pass --features, for example "
                 '\'{"image": "image_feat.npy"}\', or --item_table with --text_columns and --feature_encoder.'
             )
         sizes["feature_dims"] = {name: matrix.shape[1] for name, matrix in data.item_features.items()}
-    model = spec.model_class()(spec.config_class()(**sizes, **given))
+    return spec.config_class()(**sizes, **given)
+
+
+def make_model(spec: SystemSpec, data: InteractionDataset, config: Any) -> Any:
+    """The system on the training part of a log, with names of users and items, and features where it takes any.
+
+    Args:
+        spec ([`SystemSpec`]): the system.
+        data ([`InteractionDataset`]): the log.
+        config ([`RecommenderConfig`]): of `make_config`.
+    """
+    model = spec.model_class()(config)
     model.set_interactions(*data.part("train"), user_tokens=data.user_tokens, item_tokens=data.item_tokens)
-    if needs_features:
+    if hasattr(model, "set_features"):
         model.set_features(data.item_features)
     return model.train()
 
 
 def make_collator(
-    spec: SystemSpec, data: InteractionDataArguments, log: InteractionDataset, model: Any, seed: int
+    spec: SystemSpec, data: InteractionDataArguments, log: InteractionDataset, config: Any, seed: int
 ) -> Callable[..., Any]:
     """What makes batches: triples, with a subgraph around them where `sampled_neighbours` says so.
 
@@ -243,13 +253,13 @@ def make_collator(
     fan_out = data.sampled_neighbours
     if fan_out is None:
         return collate_triplets
-    if "node_ids" not in inspect.signature(type(model).forward).parameters:
+    if "node_ids" not in inspect.signature(spec.model_class().forward).parameters:
         raise ValueError(f"--sampled_neighbours is for systems that take a subgraph (LightGCN), not for {spec.title}.")
-    if len(fan_out) != model.config.num_layers:
+    if len(fan_out) != config.num_layers:
         raise ValueError(
-            f"--sampled_neighbours has {len(fan_out)} numbers, but the model has {model.config.num_layers} layers; give one a layer."
+            f"--sampled_neighbours has {len(fan_out)} numbers, but the model has {config.num_layers} layers; give one a layer."
         )
-    return NeighbourSamplingCollator(log.part("train"), log.num_users, log.num_items, fan_out, seed=seed)
+    return NeighbourSamplingCollator(log.part("train"), log.num_users, log.num_items, fan_out, seed=seed, engine="own")
 
 
 def run(spec: SystemSpec, *, description: str, example: str) -> None:
@@ -285,7 +295,19 @@ def run(spec: SystemSpec, *, description: str, example: str) -> None:
         set_seed(args.seed)
         own = {one.name for one in dataclasses.fields(spec.config_class())}
         seeded = {"seed": args.seed} if "seed" in own else {}
-        model = make_model(spec, log, {**dataclasses.asdict(model_arguments), **seeded})
+        config = make_config(spec, log, {**dataclasses.asdict(model_arguments), **seeded})
+        collator = make_collator(spec, data, log, config, args.seed)
+        # before the tables are made: an error in words instead of a killed process
+        estimate = estimate_training_memory(
+            config,
+            len(log.part("train")[0]),
+            args.per_device_train_batch_size,
+            optimizer=str(getattr(args.optim, "value", args.optim)),
+            num_negatives=data.num_negatives,
+            fan_out=data.sampled_neighbours,
+        )
+        check_memory(estimate, args.device, processes=args.world_size if args.device.type == "cpu" else 1)
+        model = make_model(spec, log, config)
         triples = TripletDataset(
             *log.part("train"),
             log.num_users,
@@ -294,11 +316,9 @@ def run(spec: SystemSpec, *, description: str, example: str) -> None:
             sampling=data.sampling,
             seed=args.seed,
         )
-        collator = make_collator(spec, data, log, model, args.seed)
     if run_arguments.dry_run:
         common.dry_run(model, collator(triples.__getitems__([0, 1][: len(triples)])))
         return
-    untrained = copy.deepcopy(model)
     stops = args.eval_strategy != "no" and args.load_best_model_at_end
     with plain_errors():
         trainer = RecommenderTrainer(
@@ -314,11 +334,11 @@ def run(spec: SystemSpec, *, description: str, example: str) -> None:
         )
         _check_parts(trainer, log, measure.select_on)
     report(trainer, data, log)
+    rows = measure_rows(trainer, log, {"untrained": model})
     trained_from = time.time()
     trainer.train(resume_from_checkpoint=resume_from(args))
     seconds = time.time() - trained_from - sum(row.get("eval_runtime", 0) for row in trainer.state.log_history)
-    with torch.no_grad():
-        rows = measure_rows(trainer, log, {"untrained": untrained, spec.title: model})
+    rows += measure_rows(trainer, log, {spec.title: model})[1:]
     finish(trainer, spec, data, log, rows, measure, started=started, seconds=seconds)
     trainer.end()
 

@@ -672,3 +672,15 @@ def test_misspelt_field_names_the_nearest(tmp_path, capsys):
     with pytest.raises(SystemExit):
         run("simclr", default("simclr"), "--temprature", "0.2", "--output_dir", str(tmp_path / "out"))
     assert "temperature" in capsys.readouterr().err
+
+
+def test_too_little_memory_is_said_before_training(tmp_path, capsys, monkeypatch):
+    from hf_contrastive.families.recommender import memory
+
+    monkeypatch.setattr(memory, "free_memory", lambda device: 10_000)
+    with pytest.raises(SystemExit) as stopped:
+        run("lightgcn", default("lightgcn"), "--output_dir", str(tmp_path / "out"))
+    error = capsys.readouterr().err
+    assert stopped.value.code == 2
+    assert error.startswith("error: training needs about")
+    assert not (tmp_path / "out" / "model.safetensors").exists()

@@ -76,14 +76,14 @@ def test_the_mean_over_draws_is_the_whole_graph():
     with torch.no_grad():
         expected, collator = model(**batch), sampler([3, 2])
         draws = []
-        for epoch in range(1000):
+        for epoch in range(500):
             collator.set_epoch(epoch)
             draws.append(model(**collator(batch)).user_embeds)
     draws = torch.stack(draws)
     error = (draws.mean(0) - expected.user_embeds).abs()
     spread = draws.std(0) / len(draws) ** 0.5
     assert bool((error <= 5 * spread + 1e-12).all())
-    assert float(spread.max()) < 0.1 * float(expected.user_embeds.abs().mean())
+    assert float(spread.max()) < 0.15 * float(expected.user_embeds.abs().mean())
     assert float(draws.std(0).max()) > 0  # draws differ
 
 
@@ -93,8 +93,8 @@ def test_dropped_edges_are_made_up_for():
     expected = build()(**batch).user_embeds
     torch.manual_seed(0)
     with torch.no_grad():
-        draws = torch.stack([model(**batch).user_embeds for _ in range(2000)])
-    assert bool(((draws.mean(0) - expected).abs() <= 5 * draws.std(0) / 2000**0.5 + 1e-12).all())
+        draws = torch.stack([model(**batch).user_embeds for _ in range(500)])
+    assert bool(((draws.mean(0) - expected).abs() <= 5 * draws.std(0) / 500**0.5 + 1e-12).all())
     assert float(draws.std(0).max()) > 0
     assert torch.equal(model.eval()(**batch).user_embeds, expected)
 
@@ -181,3 +181,35 @@ def test_two_processes_equal_one(gloo_pool: GlooPool):
     torch.testing.assert_close(sum(loss for loss, _ in found) / 2, expected.loss.detach())
     for name, grad in expected_grads.items():
         torch.testing.assert_close(sum(grads[name] for _, grads in found) / 2, grad)
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_the_trainer_trains_on_samples(tmp_path, workers):
+    """The collator follows the epoch; recommendations come from the whole graph."""
+    from hf_contrastive.data import TripletDataset, load_interactions
+    from hf_contrastive.training import ContrastiveTrainingArguments, RecommenderTrainer
+
+    log = load_interactions("planted")
+    torch.manual_seed(0)
+    sizes = (log.num_users, log.num_items)
+    model = LightGCNModel(LightGCNConfig(num_users=sizes[0], num_items=sizes[1], num_layers=2, hidden_size=16))
+    model.set_interactions(*log.part("train"))
+    collator = NeighbourSamplingCollator(log.part("train"), *sizes, fan_out=(5, 5), engine="own")
+    args = ContrastiveTrainingArguments(
+        tmp_path,
+        use_cpu=True,
+        num_train_epochs=3,
+        per_device_train_batch_size=2048,
+        learning_rate=0.05,
+        dataloader_num_workers=workers,
+        save_strategy="no",
+        disable_tqdm=True,
+        report_to=[],
+    )
+    triples_of = TripletDataset(*log.part("train"), *sizes)
+    trainer = RecommenderTrainer(model, args, collator, train_dataset=triples_of, eval_dataset=log)
+    before = trainer.evaluate()["eval_recall@20"]
+    trainer.train()
+    assert int(collator._epoch[0]) == 2
+    assert trainer.evaluate()["eval_recall@20"] > 2 * before
+    torch.testing.assert_close(model.vectors(), model.eval().propagate())
