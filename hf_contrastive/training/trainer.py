@@ -111,8 +111,7 @@ class ContrastiveTrainer(TrainerHubMixin, Trainer):
         if kwargs.get("compute_loss_func") is not None:
             raise ValueError("`compute_loss_func` is not used here: the objective is `model.compute_objective`.")
         self.eval_data_collator = eval_data_collator
-        self.probe_dataset = probe_dataset
-        self.train_batch_sampler = train_batch_sampler
+        self.probe_dataset, self.train_batch_sampler = probe_dataset, train_batch_sampler
         self.ignored_inputs: set[str] = set()
         self._staging: Path | None = None
         self._resume_state: dict[str, Any] | None = None

@@ -233,7 +233,7 @@ def test_bf16_model(case: Case):
     expected = loss_of(copy.deepcopy(model).eval()(**inputs, **draws))
     model.to(torch.bfloat16)
     halved = {name: value.to(torch.bfloat16) if value.is_floating_point() else value for name, value in inputs.items()}
-    halved |= draws
+    halved |= {n: v.to(torch.bfloat16) if isinstance(v, torch.Tensor) else v for n, v in draws.items()}
     loss = loss_of(model.eval()(**halved))
     loss.backward()
     assert bool(torch.isfinite(loss))

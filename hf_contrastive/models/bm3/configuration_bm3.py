@@ -20,7 +20,7 @@ class BM3Config(RecommenderConfig):
         num_users (`int`, defaults to 2): Users, numbered from 0.
         num_items (`int`, defaults to 2): Items of the catalogue, numbered from 0.
         num_interactions (`int`, defaults to 0): Training pairs that the checkpoint holds.
-        feature_dims (`dict[str, int]`, defaults to `{"image": 4096, "text": 384}`):
+        feature_dims (`dict[str, int]`, defaults to image 4096 and text 384):
             By modality the size of an item's features; at least one, names are free.
         hidden_size (`int`, defaults to 64): Numbers of an embedding, and of projected features.
         num_layers (`int`, defaults to 1): Steps along the edges.
