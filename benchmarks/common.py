@@ -5,11 +5,13 @@ from __future__ import annotations
 import contextlib
 import datetime
 import importlib.metadata
+import json
 import os
 import platform
 import re
 import resource
 import statistics
+import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -134,6 +136,54 @@ def _status_bytes(field: str) -> int:
 def _max_rss() -> int:
     unit = 1 if sys.platform == "darwin" else 1024
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
+
+
+class Answering:
+    """A process of another environment that answers lines of JSON.
+
+    Args:
+        command: its words; the script is the last one that ends in `.py`.
+        threads: for the libraries in it.
+        folder: where it stands; here by default.
+        variables: of its environment, besides.
+    """
+
+    def __init__(self, command: Sequence[str], threads: int, folder: str | None = None, **variables: str) -> None:
+        limits = {name: str(threads) for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS")}
+        self.name = next(Path(word).name for word in reversed(command) if word.endswith(".py"))
+        self.process = subprocess.Popen(
+            command,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+            cwd=folder,
+            env={**os.environ, **limits, **variables},
+        )
+
+    def ask(self, what: str, **arguments: Any) -> dict[str, Any]:
+        """The answer to a request.
+
+        Raises:
+            SystemExit: the process is gone.
+            RuntimeError: the answer is an error.
+        """
+        assert self.process.stdin is not None
+        assert self.process.stdout is not None
+        self.process.stdin.write(json.dumps({"do": what, **arguments}) + "\n")
+        self.process.stdin.flush()
+        line = self.process.stdout.readline()
+        if not line:
+            raise SystemExit(f"{self.name} ended with {self.process.wait()} at {what!r}; its last lines say why")
+        answer = json.loads(line)
+        if "error" in answer:
+            raise RuntimeError(f"{self.name}, {what}: {answer['error']}")
+        return answer
+
+    def close(self) -> None:
+        """Let it end."""
+        assert self.process.stdin is not None
+        self.process.stdin.close()
+        self.process.wait()
 
 
 def count(number: int, thing: str) -> str:

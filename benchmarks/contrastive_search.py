@@ -14,10 +14,8 @@ Without it the comparison with that version is left out.
 from __future__ import annotations
 
 import argparse
-import json
 import os
 import statistics
-import subprocess
 import sys
 import tempfile
 from collections.abc import Callable, Iterable, Iterator
@@ -132,34 +130,12 @@ def methods(ks: list[int], old: bool) -> list[Method]:
     return [*found, peer(ks[-1], low_memory=True)] if old else found
 
 
-class Environment:
+class Environment(common.Answering):
     """A process of decoding_server.py."""
 
     def __init__(self, python: str, threads: int) -> None:
-        command = [python, str(SERVER), str(threads)]
-        variables = {**os.environ, "OMP_NUM_THREADS": str(threads), "TOKENIZERS_PARALLELISM": "false"}
-        self.process = subprocess.Popen(
-            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=variables
-        )
+        super().__init__([python, str(SERVER), str(threads)], threads, TOKENIZERS_PARALLELISM="false")
         self.facts = self.ask("hello")
-
-    def ask(self, what: str, **arguments: Any) -> dict[str, Any]:
-        assert self.process.stdin is not None
-        assert self.process.stdout is not None
-        self.process.stdin.write(json.dumps({"do": what, **arguments}) + "\n")
-        self.process.stdin.flush()
-        line = self.process.stdout.readline()
-        if not line:
-            raise SystemExit(f"{SERVER.name} ended with {self.process.wait()} at {what!r}; its last lines say why")
-        answer = json.loads(line)
-        if "error" in answer:
-            raise RuntimeError(answer["error"])
-        return answer
-
-    def close(self) -> None:
-        assert self.process.stdin is not None
-        self.process.stdin.close()
-        self.process.wait()
 
 
 # -------------------------------------------------------------------------------------------------------- measuring

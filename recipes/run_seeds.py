@@ -17,7 +17,8 @@ import subprocess
 import sys
 from pathlib import Path
 
-from hf_contrastive.reporting import markdown_table, write_section
+from hf_contrastive.recipes.comparisons import file_label, split_words
+from hf_contrastive.reporting import markdown_table, mean_and_spread, write_section
 
 
 def main() -> None:
@@ -28,13 +29,10 @@ def main() -> None:
     parser.add_argument("--name", required=True, help="heading of the section in the card")
     parser.add_argument("--card", required=True, type=Path, help="model_cards/<system>.md")
     parser.add_argument("--out", type=Path, default=Path("out/seeds"), help="default: out/seeds")
-    own, recipe_words = sys.argv[1:], []
-    if "--" in own:
-        cut = own.index("--")
-        own, recipe_words = own[:cut], own[cut + 1 :]
+    own, recipe_words = split_words(sys.argv[1:])
     args = parser.parse_args(own)
     slug = Path(args.recipe).parent.name
-    label = "".join(letter if letter.isalnum() else "-" for letter in args.name.lower()).strip("-")
+    label = file_label(args.name)
     results = []
     for seed in args.seeds:
         folder = args.out / f"{slug}-{label}-{seed}"
@@ -87,12 +85,6 @@ def seeds_section(args: argparse.Namespace, recipe_words: list[str], results: li
     return "\n".join(lines)
 
 
-def spread(values: list[float], digits: int = 2) -> str:
-    """Mean and, of several, standard deviation over the seeds."""
-    mean = f"{statistics.mean(values):.{digits}f}"
-    return f"{mean} ± {statistics.stdev(values):.{digits}f}" if len(values) > 1 else mean
-
-
 def text_tables(results: list[dict]) -> list[str]:
     """Perplexity and isotropy of every model, and what every way of decoding writes."""
     first = results[0]
@@ -110,7 +102,7 @@ def text_tables(results: list[dict]) -> list[str]:
             ("isotropy", "isotropy", 3),
         ):
             values = [other[key] for result in results for other in result["models"] if other["model"] == row["model"]]
-            line[title] = spread(values, digits)
+            line[title] = mean_and_spread(values, digits)
         table.append(line)
     lines += [markdown_table(table), ""]
     lines.append(
@@ -128,7 +120,7 @@ def text_tables(results: list[dict]) -> list[str]:
                 if (other["model"], other["decoding"]) == (row["model"], row["decoding"])
                 and other.get(key) is not None
             ]
-            line["tokens" if key == "length" else key] = spread(values, digits) if values else "-"
+            line["tokens" if key == "length" else key] = mean_and_spread(values, digits) if values else "-"
         table.append(line)
     return [*lines, "", markdown_table(table), ""]
 
@@ -164,7 +156,7 @@ def preference_tables(results: list[dict]) -> list[str]:
         for key, (title, factor, digits) in kinds.items():
             found = [factor * value for value in values(name, key)]
             if found:
-                line[title] = spread(found, digits)
+                line[title] = mean_and_spread(found, digits)
         table.append(line)
     if "answers" in first["reward_models"][0]:
         row = first["reward_models"][0]
@@ -176,7 +168,8 @@ def preference_tables(results: list[dict]) -> list[str]:
             shares = first["reward_models"][0]["partial_auroc"]
             line = {"AUROC of the reward after": name}
             line |= {
-                f"{100 * float(share):.0f} %": spread(values(name, "partial_auroc", share), 3) for share in shares
+                f"{100 * float(share):.0f} %": mean_and_spread(values(name, "partial_auroc", share), 3)
+                for share in shares
             }
             table.append(line)
         lines += [markdown_table(table), ""]
@@ -200,11 +193,11 @@ def preference_tables(results: list[dict]) -> list[str]:
                 {
                     "written by the language model": "stopped below the threshold" if place else "no filter",
                     "answers": row["answers"],
-                    "kept %": spread(share, 1),
-                    "right of these %": spread([100 * one["right"] for one in own], 1),
-                    "vote %": spread([100 * one["vote"] for one in own], 1),
-                    "tokens": spread([one["tokens"] for one in own], 0),
-                    "tokens saved %": spread(
+                    "kept %": mean_and_spread(share, 1),
+                    "right of these %": mean_and_spread([100 * one["right"] for one in own], 1),
+                    "vote %": mean_and_spread([100 * one["vote"] for one in own], 1),
+                    "tokens": mean_and_spread([one["tokens"] for one in own], 0),
+                    "tokens saved %": mean_and_spread(
                         [100 - 100 * one["tokens"] / two["tokens"] for one, two in zip(own, plain, strict=True)], 1
                     ),
                 }
@@ -222,7 +215,7 @@ def program_tables(results: list[dict]) -> list[str]:
         for key in ("map@r", "recall@1", *(name for name in row if name not in ("map@r", "recall@1", "encoder"))):
             title = {"map@r": "MAP@R %", "recall@1": "first is a clone %"}.get(key, f"{key.replace('map', 'MAP')} %")
             own = [one for result in results for one in result["clone_rows"] if one["encoder"] == row["encoder"]]
-            line[title] = spread([100 * one[key] for one in own], 1)
+            line[title] = mean_and_spread([100 * one[key] for one in own], 1)
         table.append(line)
     lines = [
         f"{first['train_rows']} training programs, {first['test_rows']} test programs of {first['test_problems']} other "
@@ -251,7 +244,7 @@ def image_tables(results: list[dict]) -> list[str]:
     for name in names:
         line = {"features": name}
         for key, title in columns.items():
-            line[title] = spread(
+            line[title] = mean_and_spread(
                 [100 * row[key] for result in results for row in result["rows"] if row["features"] == name]
             )
         for key, title, digits in (
@@ -267,7 +260,7 @@ def image_tables(results: list[dict]) -> list[str]:
                 if row["features"] == name and key in row
             ]
             if found:
-                line[title] = spread(found, digits)
+                line[title] = mean_and_spread(found, digits)
         table.append(line)
     lines = [
         f"{first['train_rows']} training images, {first['test_rows']} test images, {first['steps']} steps; {{seeds}}",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -12,6 +13,8 @@ from torch.autograd.function import once_differentiable
 
 # numbers looked up at a time for the products along edges; on a CPU what stays in a core's cache is four times faster
 _CHUNK = {"cpu": 2**18, "cuda": 2**24}
+# numbers summed up at a time on a CPU
+_BLOCK = 2**18
 
 
 class BipartiteGraph(nn.Module):
@@ -70,6 +73,7 @@ class BipartiteGraph(nn.Module):
         }
         for name, tensor in tensors.items():
             self.register_buffer(name, tensor, persistent=False)
+        self._scratch: dict[str, Tensor] = {}
 
     @property
     def num_edges(self) -> int:
@@ -131,18 +135,40 @@ class BipartiteGraph(nn.Module):
                 f"{self.num_items} items."
             )
 
-    def mean_of_steps(self, x: Tensor, steps: int) -> Tensor:
+    def mean_of_steps(self, x: Tensor, steps: int, weights: Tensor | None = None) -> Tensor:
         """The mean of `x` after 0, 1, ..., `steps` steps along the edges, forward and backward in place.
 
         Args:
             x (`Tensor` `[num_nodes, dim]`): rows of users, then of items.
             steps (`int`): 0 or more.
+            weights (`Tensor` `[num_edges]`, *optional*): of the edges instead of the graph's own, without gradient; both directions
+                of a pair must have the same, which is not checked.
 
         Returns:
             `Tensor` `[num_nodes, dim]`.
         """
         self._check_rows(x)
-        return _MeanOfSteps.apply(x, self.weights.to(x.dtype), self.starts, self.columns, steps)
+        return _MeanOfSteps.apply(x, self._work(x, weights), steps)
+
+    def rows_of_mean(
+        self, users: Tensor, items: Tensor, user_ids: Tensor, item_ids: Tensor, steps: int
+    ) -> tuple[Tensor, Tensor]:
+        """Rows of `mean_of_steps` of two tables, and the same rows of the tables; no array of all nodes is made but one gradient.
+
+        Args:
+            users (`Tensor` `[num_users, dim]`), items (`Tensor` `[num_items, dim]`): the tables.
+            user_ids (`LongTensor` `[n]`), item_ids (`LongTensor` `[m]`): what is looked up.
+            steps (`int`): 0 or more.
+
+        Returns:
+            `(means [n + m, dim], table rows [n + m, dim])`.
+        """
+        nodes = torch.cat([user_ids, item_ids + self.num_users])
+        return _RowsOfMean.apply(users, items, nodes, self._work(users), steps)
+
+    def _work(self, x: Tensor, weights: Tensor | None = None) -> _Work:
+        weights = self.weights if weights is None else weights
+        return _Work(weights.to(x.dtype), self.starts, self.columns, self._scratch if x.device.type == "cpu" else None)
 
     def similarities(self, x: Tensor) -> Tensor:
         """The product of the rows at both ends of every edge, with gradient; the rows of all edges are never held at once.
@@ -206,15 +232,86 @@ class _MeanOfSteps(torch.autograd.Function):
     """Mean of x, A x, A A x, ...: a polynomial of a symmetric matrix, so that its gradient is the same polynomial."""
 
     @staticmethod
-    def forward(ctx, x, weights, starts, columns, steps):
-        ctx.save_for_backward(weights, starts, columns)
-        ctx.steps = steps
-        return _mean_of_steps(x, weights, starts, columns, steps)
+    def forward(ctx, x, work, steps):
+        ctx.work, ctx.steps = work, steps
+        return work.mean(x, steps)
 
     @staticmethod
     @once_differentiable
     def backward(ctx, grad):
-        return _mean_of_steps(grad.contiguous(), *ctx.saved_tensors, ctx.steps), None, None, None, None
+        return ctx.work.mean(grad.contiguous(), ctx.steps), None, None
+
+
+class _RowsOfMean(torch.autograd.Function):
+    """Some rows of that mean and of what it is of."""
+
+    @staticmethod
+    def forward(ctx, users, items, nodes, work, steps):
+        ctx.save_for_backward(nodes)
+        ctx.work, ctx.steps, ctx.shapes = work, steps, (users.shape, items.shape)
+        x = work.borrow("rows", (len(users) + len(items), users.shape[1]), users)
+        torch.cat([users, items], out=x)
+        rows = work.sum_of_steps(x, steps, borrowed=True).index_select(0, nodes).div_(steps + 1)
+        return rows, x.index_select(0, nodes)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx, grad_means, grad_tables):
+        (nodes,), (users, items) = ctx.saved_tensors, ctx.shapes
+        x = ctx.work.borrow("rows", (users[0] + items[0], users[1]), grad_means).zero_()
+        x.index_add_(0, nodes, grad_means / (ctx.steps + 1))
+        grad = ctx.work.sum_of_steps(x, ctx.steps)
+        grad.index_add_(0, nodes, grad_tables)
+        return *grad.split([users[0], items[0]]), None, None, None
+
+
+@dataclass
+class _Work:
+    """Steps along edges. On a CPU, arrays that are done with are kept: new memory costs as much time as the sum in it."""
+
+    weights: Tensor
+    starts: Tensor
+    columns: Tensor
+    scratch: dict[str, Tensor] | None
+
+    def borrow(self, name: str, shape: tuple[int, int], like: Tensor) -> Tensor:
+        """An array to work in, of any content, until it is borrowed again under the same name."""
+        if self.scratch is None:
+            return like.new_empty(shape)
+        kept = self.scratch.get(name)
+        if kept is None or kept.shape != shape or kept.dtype != like.dtype:
+            kept = self.scratch[name] = like.new_empty(shape)
+        return kept
+
+    def mean(self, x: Tensor, steps: int) -> Tensor:
+        """The mean of x after 0 to `steps` steps, a new array."""
+        return self.sum_of_steps(x, steps).div_(steps + 1)
+
+    def sum_of_steps(self, x: Tensor, steps: int, borrowed: bool = False) -> Tensor:
+        """Their sum: x + A (x + A (x + ...)); a new array, unless it may be a borrowed one or `x`."""
+        if not steps:
+            return x if borrowed else x.clone()
+        total = x
+        for step in range(steps):
+            shape = (len(x), x.shape[1])
+            last = step == steps - 1 and not borrowed
+            self.step(total, x, out := torch.empty_like(x) if last else self.borrow(f"sum {step % 2}", shape, x))
+            total = out
+        return total
+
+    def step(self, total: Tensor, x: Tensor, out: Tensor) -> None:
+        """x and the weighted sums of the neighbours' rows in `total`, written into `out`."""
+        if self.scratch is None:
+            torch.add(_sum_rows(total, self.weights, self.starts, self.columns), x, out=out)
+            return
+        # in blocks, whose own arrays stay in the cache
+        count = max(1, _BLOCK // x.shape[1])
+        bounds = [*range(0, len(x), count), len(x)]
+        edges = self.starts[bounds].tolist()
+        for low, high, first, last in zip(bounds, bounds[1:], edges, edges[1:], strict=False):
+            starts = self.starts[low : high + 1] - first
+            sums = _sum_rows(total, self.weights[first:last], starts, self.columns[first:last])
+            torch.add(sums, x[low:high], out=out[low:high])
 
 
 class _PairProducts(torch.autograd.Function):
@@ -237,13 +334,6 @@ class _PairProducts(torch.autograd.Function):
 def _sum_rows(x: Tensor, weights: Tensor, starts: Tensor, columns: Tensor) -> Tensor:
     with torch.autocast(x.device.type, enabled=False):
         return F.embedding_bag(columns, x, starts, mode="sum", per_sample_weights=weights, include_last_offset=True)
-
-
-def _mean_of_steps(x: Tensor, weights: Tensor, starts: Tensor, columns: Tensor, steps: int) -> Tensor:
-    total = x.clone() if steps == 0 else x
-    for _ in range(steps):  # x + A (x + A (x + ...))
-        total = _sum_rows(total, weights, starts, columns).add_(x)
-    return total.div_(steps + 1)
 
 
 def _edge_products(heads: Tensor, tails: Tensor, starts: Tensor, columns: Tensor, count: int | None = None) -> Tensor:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import statistics
 import sys
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, TextIO
@@ -129,6 +130,31 @@ def format_table(
     if not cells:
         lines.append("(no rows)")
     return "\n".join([title, *lines] if title else lines)
+
+
+def mean_and_spread(values: Sequence[float], digits: int = 2) -> str:
+    """Mean and, of several, standard deviation, for tables over seeds.
+
+    Args:
+        values (`Sequence[float]`): one or more numbers.
+        digits (`int`, defaults to 2): behind the point.
+
+    Raises:
+        ValueError: no value.
+
+    Example:
+
+    ```python
+    >>> from hf_contrastive.reporting import mean_and_spread
+    >>> mean_and_spread([0.25, 0.35], 3)
+    '0.300 ± 0.071'
+
+    ```
+    """
+    if not values:
+        raise ValueError("there are no values to take the mean of.")
+    mean = f"{statistics.mean(values):.{digits}f}"
+    return f"{mean} ± {statistics.stdev(values):.{digits}f}" if len(values) > 1 else mean
 
 
 def markdown_table(rows: Iterable[Mapping[str, Any]], columns: Sequence[str] | None = None) -> str:

@@ -8,6 +8,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
+from accelerate.utils import DistributedType
 from torch import nn
 
 from hf_contrastive.evaluation import (
@@ -21,6 +22,7 @@ from hf_contrastive.evaluation import (
 
 # Rows of a batch that are looked at: singular values of more would cost as much as a training step.
 MAX_ROWS = 512
+_WHOLE_GRADIENTS = (DistributedType.NO, DistributedType.MULTI_CPU, DistributedType.MULTI_GPU)
 
 
 class CollapseWarning(UserWarning):
@@ -217,6 +219,25 @@ def describe_non_finite(
             if bad:
                 found.append(name if value.numel() == 1 else f"{name} ({bad} of {value.numel()} numbers)")
     return found
+
+
+def unclipped_norm(accelerator: Any, model: torch.nn.Module, grad_norm: Any = None) -> Any:
+    """The norm of the gradient where it is not clipped; Trainer's own way multiplies every gradient by 1 for it.
+
+    Args:
+        accelerator (`accelerate.Accelerator`): of the run.
+        model (`torch.nn.Module`): after its backward pass.
+        grad_norm (*optional*): the norm where it is known, which is returned.
+
+    Returns:
+        `Tensor`, a scalar; or None where Trainer has to find it (sharded or scaled gradients).
+    """
+    if grad_norm is not None or accelerator.scaler is not None or accelerator.distributed_type not in _WHOLE_GRADIENTS:
+        return grad_norm
+    gradients = [parameter.grad for parameter in model.parameters() if parameter.grad is not None]
+    if any(type(gradient) is not torch.Tensor or gradient.is_sparse for gradient in gradients):
+        return None
+    return torch.nn.utils.get_total_norm(gradients)
 
 
 def non_finite_message(what: str, step: int, found: list[str]) -> str:

@@ -41,6 +41,7 @@ from hf_contrastive.training.monitors import (
     NonFiniteLossError,
     describe_non_finite,
     non_finite_message,
+    unclipped_norm,
 )
 from hf_contrastive.training.probes import alignment_of_views, embed_batches, limit_rows, probe_metrics
 from hf_contrastive.training.training_arguments import ContrastiveTrainingArguments
@@ -327,9 +328,8 @@ class ContrastiveTrainer(TrainerHubMixin, Trainer):
         raise NonFiniteLossError(non_finite_message(what, self.state.global_step + 1, found))
 
     def _get_grad_norm(self, model: nn.Module, grad_norm: Any = None) -> Any:
-        # Gradients are averaged over processes here, so that all of them see the same norm. A loss scaler (fp16) skips
-        # such steps by itself.
-        grad_norm = super()._get_grad_norm(model, grad_norm)
+        # gradients are averaged over processes here: all see the same norm; a loss scaler (fp16) skips such steps by itself
+        grad_norm = super()._get_grad_norm(model, unclipped_norm(self.accelerator, model, grad_norm))
         if self.accelerator.scaler is None and not bool(torch.isfinite(torch.as_tensor(grad_norm))):
             self._stop("the gradient")
         return grad_norm

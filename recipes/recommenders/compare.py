@@ -16,22 +16,25 @@ import contextlib
 import json
 import runpy
 import shlex
-import statistics
 import sys
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import yaml
-
+from hf_contrastive.recipes.comparisons import (
+    chosen_systems,
+    file_label,
+    option_words,
+    read_comparison,
+    shown_path,
+    split_words,
+)
 from hf_contrastive.registry import REGISTRY
-from hf_contrastive.reporting import markdown_table, metrics_table, say, write_section
-from hf_contrastive.training.recipe_arguments import load_yaml
+from hf_contrastive.reporting import markdown_table, mean_and_spread, metrics_table, say, write_section
 
 
 ROOT = Path(__file__).resolve().parents[2]
-RECOMMENDERS = [slug for slug, row in REGISTRY.items() if row.domain == "interaction"]
 
 
 def read_settings(path: Path) -> dict[str, Any]:
@@ -43,19 +46,7 @@ def read_settings(path: Path) -> dict[str, Any]:
     Raises:
         SystemExit: with one line, where something is missing, unknown, or unequal.
     """
-    if not path.is_file():
-        near = ", ".join(sorted(other.name for other in path.parent.glob("*.yaml"))) or "none"
-        sys.exit(f"error: there is no file {path}; YAML files beside it: {near}.")
-    try:
-        settings = load_yaml(path.read_text(encoding="utf-8")) or {}
-    except yaml.YAMLError as error:
-        sys.exit(f"error: {path} is not valid YAML: {' '.join(str(error).split())}")
-    missing = [name for name in ("shared", "systems") if name not in settings]
-    if missing:
-        sys.exit(f"error: {path} has no {', '.join(missing)}; it needs shared (fields) and systems.")
-    unknown = sorted(set(settings["systems"]) - set(RECOMMENDERS))
-    if unknown:
-        sys.exit(f"error: {path} names {', '.join(unknown)}; recommenders are: {', '.join(RECOMMENDERS)}.")
+    settings = read_comparison(path, {"shared": "fields"}, "interaction")
     counts = {slug: len(system.get("trials") or [{}]) for slug, system in settings["systems"].items()}
     if len(set(counts.values())) > 1:
         shown = ", ".join(f"{slug} {count}" for slug, count in counts.items())
@@ -73,15 +64,7 @@ def words_of(settings: Mapping[str, Any], slug: str, trial: Mapping[str, Any], e
         extra (`Sequence[str]`): further words for every recipe.
     """
     fields = {**settings["shared"], **(settings["systems"][slug].get("fields") or {}), **trial}
-    words = []
-    for name, value in fields.items():
-        text = [str(part) for part in value] if isinstance(value, list) else [_text(value)]
-        words += [f"--{name}", *text]
-    return [*words, "--pictures", "false", *extra]
-
-
-def _text(value: Any) -> str:
-    return json.dumps(value) if isinstance(value, (dict, bool)) else str(value)
+    return [*option_words(fields), "--pictures", "false", *extra]
 
 
 def run_one(slug: str, words: Sequence[str], seed: int, folder: Path) -> dict[str, Any]:
@@ -136,12 +119,6 @@ def _chosen(result: Mapping[str, Any]) -> float:
     return own_row(result)[result["select_on"]][f"recall@{max(result['ks'])}"]
 
 
-def spread(values: Sequence[float], digits: int = 4) -> str:
-    """Mean and, of several, standard deviation."""
-    mean = f"{statistics.mean(values):.{digits}f}"
-    return f"{mean} ± {statistics.stdev(values):.{digits}f}" if len(values) > 1 else mean
-
-
 def table_of(found: Mapping[str, Sequence[Mapping[str, Any]]], trials: Mapping[str, Any]) -> list[dict[str, Any]]:
     """One row a system, popularity first.
 
@@ -156,8 +133,8 @@ def table_of(found: Mapping[str, Sequence[Mapping[str, Any]]], trials: Mapping[s
     for title, runs, name, trial in rows:
         line: dict[str, Any] = {"model": title}
         for split, metric, k in _columns(first):
-            line[f"{split} {metric[0].upper()}@{k}"] = spread(
-                [own_row(run, name)[split][f"{metric}@{k}"] for run in runs]
+            line[f"{split} {metric[0].upper()}@{k}"] = mean_and_spread(
+                [own_row(run, name)[split][f"{metric}@{k}"] for run in runs], 4
             )
         if name is None:
             line["best epoch"] = ", ".join(f"{run['best_epoch']:g}" if run["best_epoch"] else "-" for run in runs)
@@ -186,9 +163,15 @@ def section(
     level: str,
 ) -> str:
     """The part of a page: what was run, the table, the command."""
-    words = ["python", "recipes/recommenders/compare.py", _relative(args.config), "--seeds", *map(str, args.seeds)]
+    words = [
+        "python",
+        "recipes/recommenders/compare.py",
+        shown_path(args.config, ROOT),
+        "--seeds",
+        *map(str, args.seeds),
+    ]
     words += ["--systems", *args.systems] if args.systems else []
-    words += ["--name", args.name, *(["--page", _relative(args.page)] if args.page else [])]
+    words += ["--name", args.name, *(["--page", shown_path(args.page, ROOT)] if args.page else [])]
     words += ["--cards"] if args.cards else []
     words += ["--", *extra] if extra else []
     counts = first["counts"]
@@ -216,16 +199,6 @@ def section(
     return "\n".join(lines)
 
 
-def _relative(path: Path) -> str:
-    path = path.resolve()
-    return path.relative_to(ROOT).as_posix() if path.is_relative_to(ROOT) else path.name
-
-
-def label_of(name: str) -> str:
-    """A name for files."""
-    return "-".join("".join(letter if letter.isalnum() else " " for letter in name.lower()).split())
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("config", type=Path, help="YAML: shared, systems (fields, trials)")
@@ -235,16 +208,10 @@ def main() -> None:
     parser.add_argument("--page", type=Path, help="Markdown file whose section of that name is written")
     parser.add_argument("--cards", action="store_true", help="write the section into every system's card, too")
     parser.add_argument("--out", type=Path, default=Path("out/recommenders"), help="default: out/recommenders")
-    own, extra = sys.argv[1:], []
-    if "--" in own:
-        cut = own.index("--")
-        own, extra = own[:cut], own[cut + 1 :]
+    own, extra = split_words(sys.argv[1:])
     args = parser.parse_args(own)
     settings = read_settings(args.config)
-    systems = args.systems or list(settings["systems"])
-    absent = [slug for slug in systems if slug not in settings["systems"]]
-    if absent:
-        sys.exit(f"error: --systems has {', '.join(absent)}; {args.config} has: {', '.join(settings['systems'])}.")
+    systems = chosen_systems(args.systems, settings, args.config)
 
     found: dict[str, list[dict[str, Any]]] = {}
     chosen: dict[str, Any] = {}
@@ -254,13 +221,13 @@ def main() -> None:
         count = len(trials)
         runs = []
         for number, trial in enumerate(trials):
-            folder = args.out / f"{label_of(args.name)}-{slug}-{number}-{args.seeds[0]}"
+            folder = args.out / f"{file_label(args.name)}-{slug}-{number}-{args.seeds[0]}"
             runs.append(run_one(slug, words_of(settings, slug, trial, extra), args.seeds[0], folder))
         best = max(range(count), key=lambda number: _chosen(runs[number]))
         chosen[slug] = trials[best]
         found[slug] = [runs[best]]
         for seed in args.seeds[1:]:
-            folder = args.out / f"{label_of(args.name)}-{slug}-{best}-{seed}"
+            folder = args.out / f"{file_label(args.name)}-{slug}-{best}-{seed}"
             found[slug].append(run_one(slug, words_of(settings, slug, trials[best], extra), seed, folder))
     table = table_of(found, chosen)
     first = next(iter(found.values()))[0]
@@ -272,7 +239,7 @@ def main() -> None:
         for slug in systems:
             card = ROOT / REGISTRY[slug].card
             write_section(card, args.name, section(args, extra, table, first, count, "###"))
-            say(f"written: section {args.name!r} of {_relative(card)}")
+            say(f"written: section {args.name!r} of {shown_path(card, ROOT)}")
 
 
 if __name__ == "__main__":

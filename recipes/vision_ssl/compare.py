@@ -21,11 +21,23 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import yaml
-
+from hf_contrastive.recipes.comparisons import (
+    chosen_systems,
+    file_label,
+    option_words,
+    read_comparison,
+    shown_path,
+    split_words,
+)
 from hf_contrastive.registry import REGISTRY
-from hf_contrastive.reporting import markdown_table, metrics_table, plot_accuracy_bars, say, write_section
-from hf_contrastive.training.recipe_arguments import load_yaml
+from hf_contrastive.reporting import (
+    markdown_table,
+    mean_and_spread,
+    metrics_table,
+    plot_accuracy_bars,
+    say,
+    write_section,
+)
 
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -33,29 +45,8 @@ COLUMNS = {"knn": "kNN %", "linear": "linear probe %", "projection_rank": "rank 
 
 
 def read_settings(path: Path) -> dict[str, Any]:
-    """The file: `shared` fields, `views` in all, and the fields of each system.
-
-    Args:
-        path (`Path`): YAML.
-
-    Raises:
-        SystemExit: with one line, where something is missing or unknown.
-    """
-    if not path.is_file():
-        near = ", ".join(sorted(other.name for other in path.parent.glob("*.yaml"))) or "none"
-        sys.exit(f"error: there is no file {path}; YAML files beside it: {near}.")
-    try:
-        settings = load_yaml(path.read_text(encoding="utf-8"))
-    except yaml.YAMLError as error:
-        sys.exit(f"error: {path} is not valid YAML: {' '.join(str(error).split())}")
-    missing = [name for name in ("shared", "views", "systems") if name not in (settings or {})]
-    if missing:
-        sys.exit(f"error: {path} has no {', '.join(missing)}; it needs shared (fields), views (number) and systems.")
-    unknown = sorted(set(settings["systems"]) - {slug for slug, row in REGISTRY.items() if row.domain == "image"})
-    if unknown:
-        known = ", ".join(slug for slug, row in REGISTRY.items() if row.domain == "image")
-        sys.exit(f"error: {path} names {', '.join(unknown)}; image systems are: {known}.")
-    return settings
+    """The file: `shared` fields, `views` in all, and the fields of each system."""
+    return read_comparison(path, {"shared": "fields", "views": "number"}, "image")
 
 
 def words_of(slug: str, settings: Mapping[str, Any], seed: int, folder: Path, extra: Sequence[str]) -> list[str]:
@@ -74,15 +65,8 @@ def words_of(slug: str, settings: Mapping[str, Any], seed: int, folder: Path, ex
         fields.setdefault("num_views", 1)
         views = fields["num_views"]
     steps = round(settings["views"] / (views * fields["per_device_train_batch_size"]))
-    words = []
-    for name, value in {**fields, "max_steps": steps, "seed": seed, "output_dir": str(folder)}.items():
-        text = [str(part) for part in value] if isinstance(value, list) else [_text(value)]
-        words += [f"--{name}", *text]
+    words = option_words({**fields, "max_steps": steps, "seed": seed, "output_dir": str(folder)})
     return [*words, "--pictures", "false", "--save_strategy", "no", *extra]
-
-
-def _text(value: Any) -> str:
-    return json.dumps(value) if isinstance(value, (dict, bool)) else str(value)
 
 
 def run_one(slug: str, words: Sequence[str], folder: Path) -> dict[str, Any]:
@@ -141,12 +125,6 @@ def rows_of(slug: str, runs: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]
     return table
 
 
-def spread(values: Sequence[float], digits: int) -> str:
-    """Mean and, of several, standard deviation."""
-    mean = f"{statistics.mean(values):.{digits}f}"
-    return f"{mean} ± {statistics.stdev(values):.{digits}f}" if len(values) > 1 else mean
-
-
 def shown(table: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
     """The table as text."""
     lines = []
@@ -154,8 +132,8 @@ def shown(table: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
         line: dict[str, Any] = {"features": row["features"]}
         for key, title in COLUMNS.items():
             factor, digits = (100, 1) if title.endswith("%") else (1, 1)
-            line[title] = spread([factor * value for value in row[key]], digits) if key in row else "-"
-        line["views/s"] = spread(row["speed"], 0) if "speed" in row else "-"
+            line[title] = mean_and_spread([factor * value for value in row[key]], digits) if key in row else "-"
+        line["views/s"] = mean_and_spread(row["speed"], 0) if "speed" in row else "-"
         line["peak memory MB"] = f"{max(row['memory']) / 1e6:.0f}" if "memory" in row else "-"
         line["steps"] = row.get("steps", "-")
         lines.append(line)
@@ -181,8 +159,14 @@ def draw(table: Sequence[Mapping[str, Any]], out: Path, data: str) -> None:
 def section(args: argparse.Namespace, extra: Sequence[str], table: Sequence[Mapping[str, Any]], first: Any) -> str:
     """The part of the page: what was run, the table, the picture, the command."""
     settings = read_settings(args.config)
-    words = ["python", "recipes/vision_ssl/compare.py", _relative(args.config), "--seeds", *map(str, args.seeds)]
-    words += ["--name", args.name, "--page", _relative(args.page), *(["--", *extra] if extra else [])]
+    words = [
+        "python",
+        "recipes/vision_ssl/compare.py",
+        shown_path(args.config, ROOT),
+        "--seeds",
+        *map(str, args.seeds),
+    ]
+    words += ["--name", args.name, "--page", shown_path(args.page, ROOT), *(["--", *extra] if extra else [])]
     shared = settings["shared"]
     seeds = f"mean ± standard deviation over the seeds {', '.join(map(str, args.seeds))}"
     lines = [
@@ -205,20 +189,10 @@ def section(args: argparse.Namespace, extra: Sequence[str], table: Sequence[Mapp
     return "\n".join(lines)
 
 
-def _relative(path: Path) -> str:
-    path = path.resolve()
-    return path.relative_to(ROOT).as_posix() if path.is_relative_to(ROOT) else path.name
-
-
-def label_of(name: str) -> str:
-    """A name for files."""
-    return "-".join("".join(letter if letter.isalnum() else " " for letter in name.lower()).split())
-
-
 def picture_of(args: argparse.Namespace) -> Path:
     """Where the picture goes: beside the page, or to the folder of the runs."""
     folder = args.page.parent if args.page else args.out
-    return folder / f"comparison-{label_of(args.name)}.png"
+    return folder / f"comparison-{file_label(args.name)}.png"
 
 
 def main() -> None:
@@ -229,23 +203,17 @@ def main() -> None:
     parser.add_argument("--name", default="comparison", help="heading of the section in the page")
     parser.add_argument("--page", type=Path, help="Markdown file whose section of that name is written")
     parser.add_argument("--out", type=Path, default=Path("out/vision_ssl"), help="default: out/vision_ssl")
-    own, extra = sys.argv[1:], []
-    if "--" in own:
-        cut = own.index("--")
-        own, extra = own[:cut], own[cut + 1 :]
+    own, extra = split_words(sys.argv[1:])
     args = parser.parse_args(own)
     settings = read_settings(args.config)
-    systems = args.systems or list(settings["systems"])
-    absent = [slug for slug in systems if slug not in settings["systems"]]
-    if absent:
-        sys.exit(f"error: --systems has {', '.join(absent)}; {args.config} has: {', '.join(settings['systems'])}.")
+    systems = chosen_systems(args.systems, settings, args.config)
 
     table: list[dict[str, Any]] = []
     first: Any = None
     for slug in systems:
         runs = []
         for seed in args.seeds:
-            folder = args.out / f"{label_of(args.name)}-{slug}-{seed}"
+            folder = args.out / f"{file_label(args.name)}-{slug}-{seed}"
             runs.append(run_one(slug, words_of(slug, settings, seed, folder, extra), folder))
         rows = rows_of(slug, runs)
         if first is None:

@@ -75,6 +75,50 @@ def test_mean_of_steps_is_the_polynomial(steps):
     assert torch.equal(target, kept)
 
 
+@pytest.mark.parametrize("block", [None, 7])  # of 1 row
+@pytest.mark.parametrize("steps", [0, 1, 2, 5])
+def test_rows_of_the_mean_of_two_tables(steps, block, monkeypatch):
+    if block is not None:
+        monkeypatch.setattr(bipartite_graph, "_BLOCK", block)
+    graph, _ = make()
+    users = torch.randn(graph.num_users, 4, dtype=torch.float64, requires_grad=True)
+    items = torch.randn(graph.num_items, 4, dtype=torch.float64, requires_grad=True)
+    batches = [(torch.tensor([0, 2, 2]), torch.tensor([1, 0, 1, 3])), (torch.tensor([1]), torch.tensor([2]))]
+
+    def plain(user_ids, item_ids):
+        x = torch.cat([users, items])
+        nodes = torch.cat([user_ids, item_ids + graph.num_users])
+        return graph.mean_of_steps(x, steps)[nodes], x[nodes]
+
+    # both batches forward before either goes back: nothing in between may be shared
+    ours = [graph.rows_of_mean(users, items, *ids, steps) for ids in batches]
+    theirs = [plain(*ids) for ids in batches]
+    targets = [[torch.randn_like(part) for part in parts] for parts in theirs]
+    for found, expected, target in zip(ours, theirs, targets, strict=True):
+        torch.testing.assert_close(found, expected)
+        slopes = [torch.autograd.grad(parts, (users, items), target) for parts in (found, expected)]
+        torch.testing.assert_close(*slopes)
+    # a single one of both outputs may be used
+    torch.testing.assert_close(
+        *(
+            torch.autograd.grad(make_rows(*batches[0])[0].sum(), users)[0]
+            for make_rows in (lambda *ids: graph.rows_of_mean(users, items, *ids, steps), plain)
+        )
+    )
+
+
+def test_mean_along_symmetric_weights_of_your_own():
+    graph, _ = make()
+    x = torch.randn(graph.num_nodes, 3, dtype=torch.float64, requires_grad=True)
+    weights = graph.keep_edges(torch.minimum(torch.arange(graph.num_edges), graph.mirror) % 3 > 0)
+    first = graph.propagate(x, weights)
+    expected = (x + first + graph.propagate(first, weights)) / 3
+    found = graph.mean_of_steps(x, 2, weights)
+    torch.testing.assert_close(found, expected)
+    target = torch.randn_like(x)
+    torch.testing.assert_close(*(torch.autograd.grad(out, x, target)[0] for out in (found, expected)))
+
+
 @pytest.mark.parametrize("chunk", [None, 8])
 def test_weights_of_your_own_have_a_gradient(chunk, monkeypatch):
     if chunk is not None:

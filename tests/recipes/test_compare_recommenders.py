@@ -78,7 +78,7 @@ def test_comparison_of_two_recommenders(tmp_path, capsys):
     ("text", "message"),
     [
         ("shared: {}", "has no systems"),
-        (SETTINGS.replace("  mf:", "  simclr:"), "names simclr; recommenders are: mf, lightgcn"),
+        (SETTINGS.replace("  mf:", "  simclr:"), "names simclr; interaction systems are: mf, lightgcn"),
         (SETTINGS.rpartition("      - ")[0], "the numbers of trials differ .mf 2, lightgcn 1."),
         (SETTINGS.replace("systems:", "shared:"), "'shared' is given twice"),
     ],

@@ -8,6 +8,7 @@ import warnings
 
 import pytest
 import torch
+from accelerate import Accelerator
 
 from hf_contrastive.training.monitors import (
     CollapseMonitor,
@@ -17,6 +18,7 @@ from hf_contrastive.training.monitors import (
     embedding_statistics,
     find_views,
     non_finite_message,
+    unclipped_norm,
 )
 
 
@@ -135,3 +137,16 @@ def test_non_finite_parts_are_named() -> None:
     assert "data itself" in non_finite_message("the loss", 3, found)
     assert "earlier checkpoint" in non_finite_message("the loss", 3, found[1:])
     assert "lower learning rate" in non_finite_message("the loss", 3, found[1:2])
+
+
+def test_norm_without_clipping_is_that_of_trainer_and_leaves_gradients() -> None:
+    model = torch.nn.Linear(4, 3)
+    model(torch.randn(5, 4)).square().sum().backward()
+    before = [parameter.grad.clone() for parameter in model.parameters()]
+    accelerator = Accelerator(cpu=True)
+    norm = unclipped_norm(accelerator, model)
+    assert all(torch.equal(parameter.grad, kept) for parameter, kept in zip(model.parameters(), before, strict=True))
+    torch.testing.assert_close(norm, accelerator.clip_grad_norm_(model.parameters(), float("inf")))
+    assert unclipped_norm(accelerator, model, grad_norm=3.0) == 3.0
+    model.bias.grad = model.bias.grad.to_sparse()
+    assert unclipped_norm(accelerator, model) is None  # left to Trainer

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from contextlib import nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -43,6 +43,26 @@ class RecommenderOutput(ModelOutput):
     reg_loss: torch.Tensor | None = None
     user_embeds: torch.Tensor | None = None
     pos_item_embeds: torch.Tensor | None = None
+
+
+@dataclass
+class BatchRows:
+    """What the objective looks up for a batch.
+
+    Args:
+        users (`[n, dim]`), items (`[m, dim]`): final vectors.
+        user_tables (`[n, hidden_size]`), item_tables (`[m, hidden_size]`): rows of the tables.
+        all_vectors (`tuple`, *optional*): final vectors of all users and of all items, for `loss_terms`, which is left out without
+            them.
+        parts (`dict`): what `loss_terms` needs besides.
+    """
+
+    users: Tensor
+    items: Tensor
+    user_tables: Tensor
+    item_tables: Tensor
+    all_vectors: tuple[Tensor, Tensor] | None = None
+    parts: dict[str, Any] = field(default_factory=dict)
 
 
 class RecommenderModel(RecommendsItems, ContrastivePreTrainedModel):
@@ -85,6 +105,11 @@ class RecommenderModel(RecommendsItems, ContrastivePreTrainedModel):
         self.post_init()
         # every process computes the same ones; DistributedDataParallel would send them around at every step
         self._ddp_params_and_buffers_to_ignore += ["user_vectors", "item_vectors", "vectors_ready"]
+
+    @property
+    def adds_terms(self) -> bool:
+        """Whether the objective is more than the pairwise one, of all vectors."""
+        return type(self).loss_terms is not RecommenderModel.loss_terms
 
     @staticmethod
     def vector_size(config: RecommenderConfig) -> int:
@@ -178,13 +203,34 @@ class RecommenderModel(RecommendsItems, ContrastivePreTrainedModel):
             f"{type(self).__name__} does not say how final vectors are made; override `propagate`."
         )
 
-    def propagate_in_training(self, **draws: Any) -> tuple[Tensor, Tensor]:
+    def propagate_in_training(self, **draws: Any) -> tuple[Tensor, Tensor, dict[str, Any]]:
         """Final vectors as the objective sees them, where they are others than those of inference (dropped edges).
 
         Args:
             **draws (`Tensor`, *optional*): random draws of the system, to fix them.
+
+        Returns:
+            `(users [num_users, dim], items [num_items, dim], parts)`: `parts` holds what `loss_terms` needs besides, by name.
         """
-        return self.propagate()
+        return *self.propagate(), {}
+
+    def look_up(self, user_ids: Tensor, item_ids: Tensor, **draws: Any) -> BatchRows:
+        """Final vectors and table rows of a batch. Systems that need no others may find them without all vectors in between.
+
+        Args:
+            user_ids (`LongTensor` `[n]`), item_ids (`LongTensor` `[m]`): numbers, checked.
+            **draws (`Tensor`, *optional*): random draws of the system, to fix them.
+        """
+        users, items, parts = self.propagate_in_training(**draws)
+        with nullcontext() if self.config.reg_weight else torch.no_grad():  # without a weight it is only looked at
+            tables = (
+                self.user_embedding.weight.index_select(0, user_ids),
+                self.item_embedding.weight.index_select(0, item_ids),
+            )
+        # index_select: its gradient takes half the time of that of indexing
+        return BatchRows(
+            users.index_select(0, user_ids), items.index_select(0, item_ids), *tables, (users, items), parts
+        )
 
     def split(self, nodes: Tensor) -> tuple[Tensor, Tensor]:
         """Rows of users and rows of items."""
@@ -224,32 +270,28 @@ class RecommenderModel(RecommendsItems, ContrastivePreTrainedModel):
         """
         if "pos_item_ids" not in embeds:
             return self.output_class(user_embeds=self.propagate()[0].index_select(0, embeds["user_ids"]))
-        users, items = self.propagate_in_training(**draws)
-        # index_select: its gradient takes half the time of that of indexing
-        user = users.index_select(0, embeds["user_ids"])
-        terms: dict[str, Tensor] = {}
+        chosen, others = embeds["pos_item_ids"], embeds["neg_item_ids"]
+        # at once: every look-up has a gradient as large as the table
+        rows = self.look_up(
+            embeds["user_ids"], torch.cat([chosen, others.flatten()]) if return_loss else chosen, **draws
+        )
         if not return_loss:
-            positive = items.index_select(0, embeds["pos_item_ids"])
-        else:
-            positive, negative = _item_rows(items, embeds)
-            config = self.config
-            scores = (
-                (user * positive).sum(-1),
-                (user[:, None] * negative if negative.dim() == 3 else user * negative).sum(-1),
-            )
-            terms["bpr_loss"] = bpr_loss(*scores, form=config.bpr_form)
-            with nullcontext() if config.reg_weight else torch.no_grad():  # without a weight it is only looked at
-                terms["reg_loss"] = self.penalty(embeds)
-            terms["loss"] = terms["bpr_loss"] + config.reg_weight * terms["reg_loss"]
-            terms = self.loss_terms(terms, embeds, users, items, **draws)
+            return self.output_class(user_embeds=rows.users, pos_item_embeds=rows.items)
+        user, config = rows.users, self.config
+        positive, negative = _apart(rows.items, others)
+        scores = (
+            (user * positive).sum(-1),
+            (user[:, None] * negative if negative.dim() == 3 else user * negative).sum(-1),
+        )
+        terms = {"bpr_loss": bpr_loss(*scores, form=config.bpr_form)}
+        table_positive, table_negative = _apart(rows.item_tables, others)
+        tables = [rows.user_tables, table_positive]
+        tables += table_negative.unbind(1) if negative.dim() == 3 else [table_negative]
+        terms["reg_loss"] = embedding_penalty(*tables, form=config.penalty_form, gather=True)
+        terms["loss"] = terms["bpr_loss"] + config.reg_weight * terms["reg_loss"]
+        if rows.all_vectors is not None:
+            terms = self.loss_terms(terms, embeds, *rows.all_vectors, **rows.parts, **draws)
         return self.output_class(**terms, user_embeds=user, pos_item_embeds=positive)
-
-    def penalty(self, embeds: dict[str, Tensor]) -> Tensor:
-        """The penalty on the table rows of the batch, without its weight."""
-        positive, negative = _item_rows(self.item_embedding.weight, embeds)
-        rows = [self.user_embedding.weight.index_select(0, embeds["user_ids"]), positive]
-        rows += negative.unbind(1) if negative.dim() == 3 else [negative]
-        return embedding_penalty(*rows, form=self.config.penalty_form, gather=True)
 
     def loss_terms(
         self,
@@ -257,7 +299,7 @@ class RecommenderModel(RecommendsItems, ContrastivePreTrainedModel):
         embeds: dict[str, Tensor],
         users: Tensor,
         items: Tensor,
-        **draws: Any,
+        **parts: Any,
     ) -> dict[str, Tensor]:
         """What the system adds to the pairwise objective.
 
@@ -265,7 +307,7 @@ class RecommenderModel(RecommendsItems, ContrastivePreTrainedModel):
             terms (`dict`): `loss`, `bpr_loss`, `reg_loss`.
             embeds (`dict`): what `embed_views` returns.
             users (`[num_users, dim]`), items (`[num_items, dim]`): final vectors.
-            **draws (`Tensor`, *optional*): random draws of the system, to fix them.
+            **parts (*optional*): of `propagate_in_training`, and random draws of the system.
 
         Returns:
             The fields of `output_class`.
@@ -446,12 +488,17 @@ def contrast_with_all(
     return loss if reduction == "sum" else loss / len(ids)
 
 
-def _item_rows(items: Tensor, embeds: dict[str, Tensor]) -> tuple[Tensor, Tensor]:
-    """Rows of chosen and of other items, looked up at once: every look-up has a gradient as large as the table."""
-    wanted = embeds["neg_item_ids"]
-    rows = items.index_select(0, torch.cat([embeds["pos_item_ids"], wanted.flatten()]))
-    positive, negative = rows.split([len(embeds["pos_item_ids"]), wanted.numel()])
-    return positive, negative.view(*wanted.shape, -1)
+def _apart(rows: Tensor, others: Tensor) -> tuple[Tensor, Tensor]:
+    """Rows of the chosen items and, in the shape of their numbers, of the other ones."""
+    positive, negative = rows.split([len(rows) - others.numel(), others.numel()])
+    return positive, negative.view(*others.shape, -1)
 
 
-__all__ = ["RecommenderModel", "RecommenderOutput", "contrast_nodes", "contrast_with_all", "global_unique"]
+__all__ = [
+    "BatchRows",
+    "RecommenderModel",
+    "RecommenderOutput",
+    "contrast_nodes",
+    "contrast_with_all",
+    "global_unique",
+]

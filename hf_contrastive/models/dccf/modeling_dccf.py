@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -71,7 +73,6 @@ class DCCFModel(RecommenderModel):
         size = (self.config.hidden_size, self.config.num_intents)
         self.user_intents = nn.Parameter(torch.empty(size))
         self.item_intents = nn.Parameter(torch.empty(size))
-        self._views: list[dict[str, Tensor]] = []
 
     def _init_weights(self, module: nn.Module) -> None:
         super()._init_weights(module)
@@ -120,24 +121,28 @@ class DCCFModel(RecommenderModel):
         """
         return self.split(self.layers()[0])
 
-    def propagate_in_training(self) -> tuple[Tensor, Tensor]:
-        """The same; the views are kept for the contrast of this step."""
-        total, self._views = self.layers()
-        return self.split(total)
+    def propagate_in_training(self) -> tuple[Tensor, Tensor, dict[str, Any]]:
+        """The same, and the views that are contrasted."""
+        total, views = self.layers()
+        return *self.split(total), {"views": views}
 
     def loss_terms(
-        self, terms: dict[str, Tensor], embeds: dict[str, Tensor], users: Tensor, items: Tensor, **draws: Tensor | None
+        self,
+        terms: dict[str, Tensor],
+        embeds: dict[str, Tensor],
+        users: Tensor,
+        items: Tensor,
+        views: Sequence[Mapping[str, Tensor]] = (),
     ) -> dict[str, Tensor]:
         """Adds the contrast of the views and the norms of the prototypes."""
         config = self.config
         contrast = users.new_zeros(())
-        for views in self._views:
-            anchors = self.split(views["graph"])
+        for layer in views:
+            anchors = self.split(layer["graph"])
             for name in VIEWS[1:]:
-                others = self.split(views[name])
+                others = self.split(layer[name])
                 for side, ids in enumerate(("user_ids", "pos_item_ids")):
                     contrast = contrast + contrast_nodes(anchors[side], others[side], embeds[ids], config.temperature)
-        self._views = []
         terms["contrastive_loss"] = contrast
         terms["intent_reg_loss"] = self.user_intents.square().sum() + self.item_intents.square().sum()
         terms["loss"] = (

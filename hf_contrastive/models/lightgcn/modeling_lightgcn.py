@@ -11,9 +11,8 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from hf_contrastive.distributed import broadcast_from_first
-from hf_contrastive.families.recommender.modeling_recommender import RecommenderModel, RecommenderOutput
+from hf_contrastive.families.recommender.modeling_recommender import BatchRows, RecommenderModel, RecommenderOutput
 from hf_contrastive.families.recommender.serving import Histories, fold_in_along_edges
-from hf_contrastive.losses import embedding_penalty
 from hf_contrastive.models.lightgcn.configuration_lightgcn import LightGCNConfig
 
 
@@ -54,25 +53,50 @@ class LightGCNModel(RecommenderModel):
         """As of every recommender; a new user is a node with edges to its items and a table row of zero."""
         return fold_in_along_edges(self, histories, self.config.num_layers)
 
-    def propagate_in_training(
-        self, edge_keep: Tensor | None = None, sample: Mapping[str, Any] | None = None
-    ) -> tuple[Tensor, Tensor]:
-        """The same with edges left out, or on a subgraph.
+    def look_up(
+        self,
+        user_ids: Tensor,
+        item_ids: Tensor,
+        edge_keep: Tensor | None = None,
+        sample: Mapping[str, Any] | None = None,
+    ) -> BatchRows:
+        """Rows of the batch; on a subgraph, or on the whole graph without vectors of all nodes.
+
+        Args:
+            user_ids (`LongTensor` `[n]`), item_ids (`LongTensor` `[m]`): numbers, of a subgraph among its own.
+            edge_keep (`Tensor` `[num_edges]`, *optional*): 1 for edges that stay, row by row; drawn by default.
+            sample (`Mapping`, *optional*): a subgraph as `forward` prepares it.
+        """
+        if sample is not None:
+            users, items = self._propagate_sample(**sample["edges"])
+            user_tables, item_tables = sample["tables"]
+            return BatchRows(
+                users.index_select(0, user_ids),
+                items.index_select(0, item_ids),
+                user_tables.index_select(0, user_ids),
+                item_tables.index_select(0, item_ids),
+            )
+        if self.adds_terms or not self.config.num_layers or (self.training and self.config.edge_dropout):
+            return super().look_up(user_ids, item_ids, edge_keep=edge_keep)
+        means, tables = self.graph().rows_of_mean(
+            self.user_embedding.weight, self.item_embedding.weight, user_ids, item_ids, self.config.num_layers
+        )
+        return BatchRows(*means.split([len(user_ids), len(item_ids)]), *tables.split([len(user_ids), len(item_ids)]))
+
+    def propagate_in_training(self, edge_keep: Tensor | None = None) -> tuple[Tensor, Tensor, dict[str, Any]]:
+        """The same with edges left out.
 
         Args:
             edge_keep (`Tensor` `[num_edges]`, *optional*): 1 for edges that stay, row by row; drawn by default.
-            sample (`Mapping`, *optional*): a subgraph as `forward` prepares it; vectors are then those of the batch's nodes.
         """
-        if sample is not None:
-            return self._propagate_sample(**sample)
         share = self.config.edge_dropout
         if not self.training or share == 0:
-            return self.propagate()
+            return *self.propagate(), {}
         graph = self.graph()
         if edge_keep is None:
             edge_keep = broadcast_from_first(torch.rand(graph.num_edges, device=graph.columns.device)) >= share
         weights = graph.keep_edges(edge_keep, renormalise=False) / (1 - share)
-        return self.split(self.mean_over_layers(self.config.num_layers, [weights] * self.config.num_layers))
+        return *self.split(self.mean_over_layers(self.config.num_layers, [weights] * self.config.num_layers)), {}
 
     def _sample(
         self, embeds: dict[str, Tensor], node_ids: Tensor, edge_index: Tensor, edge_weights: Tensor
@@ -108,13 +132,20 @@ class LightGCNModel(RecommenderModel):
         later = is_user[count:]
         order = torch.where(later, later.cumsum(0), int(later.sum()) + (~later).cumsum(0)) + (count - 1)
         order = torch.cat([torch.arange(count, device=order.device), order])
-        found: dict[str, Any] = {"rows": (users[0], items[0])}
+        found: dict[str, Any] = {}
         sizes = [ids.numel() for ids in embeds.values()]
         for (name, ids), place in zip(embeds.items(), places.split(sizes), strict=True):
             found[name] = (place - (0 if name == "user_ids" else own)).view(ids.shape)
         rows = torch.cat([users[0], items[0], users[1], items[1]])
-        sample = {"rows": rows, "order": order, "edge_index": edge_index, "edge_weights": edge_weights}
-        return found, {**sample, "steps": steps[::-1], "sizes": (own, count - own)}
+        edges = {
+            "rows": rows,
+            "order": order,
+            "edge_index": edge_index,
+            "edge_weights": edge_weights,
+            "steps": steps[::-1],
+            "sizes": (own, count - own),
+        }
+        return found, {"edges": edges, "tables": (users[0], items[0])}
 
     def _propagate_sample(
         self,
@@ -135,16 +166,6 @@ class LightGCNModel(RecommenderModel):
             total = total + x[: sum(sizes)]
         users, items = (total / (len(steps) + 1)).split(sizes)
         return users, items
-
-    def penalty(self, embeds: dict[str, Any]) -> Tensor:
-        """As of every recommender; with a subgraph, from the rows that were looked up for it."""
-        if "rows" not in embeds:
-            return super().penalty(embeds)
-        (users, items), negative = embeds["rows"], embeds["neg_item_ids"]
-        rows = [users.index_select(0, embeds["user_ids"])]
-        for ids in (embeds["pos_item_ids"], *(negative.unbind(1) if negative.dim() == 2 else [negative])):
-            rows.append(items.index_select(0, ids))
-        return embedding_penalty(*rows, form=self.config.penalty_form, gather=True)
 
     def forward(
         self,

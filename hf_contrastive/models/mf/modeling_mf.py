@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from hf_contrastive.families.recommender.modeling_recommender import RecommenderModel
+from hf_contrastive.families.recommender.modeling_recommender import BatchRows, RecommenderModel
 from hf_contrastive.families.recommender.serving import Histories, history_numbers
 from hf_contrastive.models.mf.configuration_mf import MFConfig
 
@@ -43,6 +43,12 @@ class MFModel(RecommenderModel):
             `(users [num_users, hidden_size], items [num_items, hidden_size])`.
         """
         return self.user_embedding.weight, self.item_embedding.weight
+
+    def look_up(self, user_ids: Tensor, item_ids: Tensor, **draws: Any) -> BatchRows:
+        """As of every recommender; the vectors are the rows of the tables, so that one look-up does for both."""
+        users, items = self.propagate()
+        rows = users.index_select(0, user_ids), items.index_select(0, item_ids)
+        return BatchRows(*rows, *rows, all_vectors=(users, items))
 
     @torch.no_grad()
     def fold_in(

@@ -119,6 +119,12 @@ class SGLModel(RecommenderModel):
         """As of every recommender; a new user is a node of the whole graph with edges to its items and a table row of zero."""
         return fold_in_along_edges(self, histories, self.config.num_layers)
 
+    def _view(self, weights: Sequence[Tensor]) -> Tensor:
+        """The mean over the layers of one graph, whose weights are the same in both directions."""
+        if all(one is weights[0] for one in weights):
+            return self.graph().mean_of_steps(self.tables(), len(weights), weights[0])
+        return self.mean_over_layers(len(weights), weights)
+
     def loss_terms(
         self, terms: dict[str, Tensor], embeds: dict[str, Tensor], users: Tensor, items: Tensor, **draws: Any
     ) -> dict[str, Tensor]:
@@ -126,7 +132,7 @@ class SGLModel(RecommenderModel):
         config = self.config
         if not self._views:
             self.draw_views()
-        views = [self.split(self.mean_over_layers(config.num_layers, weights)) for weights in self._views]
+        views = [self.split(self._view(weights)) for weights in self._views]
         contrasts = []
         for side, name in enumerate(("user_ids", "pos_item_ids")):
             if config.negatives == "batch":

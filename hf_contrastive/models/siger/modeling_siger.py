@@ -82,7 +82,6 @@ class SIGERModel(HasItemFeatures, RecommenderModel):
         self.mixer = nn.Sequential(
             nn.Linear(config.hidden_size, config.hidden_size), nn.Tanh(), nn.Linear(config.hidden_size, 1, bias=False)
         )
-        self._step: dict[str, Any] = {}
         self._keep_graphs(None)
         self.register_load_state_dict_post_hook(_forget_graphs)
 
@@ -181,25 +180,27 @@ class SIGERModel(HasItemFeatures, RecommenderModel):
         """
         return self.split(self.behaviour() + self.mixture(self.semantics())[0])
 
-    def propagate_in_training(self, noise: dict[str, Tensor] | None = None) -> tuple[Tensor, Tensor]:  # type: ignore[override]
-        """The same; what the contrasts compare is kept for this step."""
+    def propagate_in_training(self, noise: dict[str, Tensor] | None = None) -> tuple[Tensor, Tensor, dict[str, Any]]:
+        """The same, and what the contrasts compare."""
         behaviour, semantics = self.behaviour(), self.semantics()
         mixture, _ = self.mixture(semantics)
-        self._step = {"behaviour": behaviour, "semantics": semantics, "mixture": mixture}
-        return self.split(behaviour + mixture)
+        parts = {"behaviour": self.split(behaviour), "semantics": semantics, "mixture": self.split(mixture)}
+        return *self.split(behaviour + mixture), parts
 
-    def loss_terms(  # type: ignore[override]
+    def loss_terms(
         self,
         terms: dict[str, Tensor],
         embeds: dict[str, Tensor],
         users: Tensor,
         items: Tensor,
+        *,
+        behaviour: tuple[Tensor, Tensor],
+        semantics: dict[str, Tensor],
+        mixture: tuple[Tensor, Tensor],
         noise: dict[str, Tensor] | None = None,
     ) -> dict[str, Tensor]:
         """Adds the three contrasts."""
-        config, step, self._step = self.config, self._step, {}
-        semantics, mixture = step["semantics"], self.split(step["mixture"])
-        behaviour = self.split(step["behaviour"])
+        config = self.config
         sides = list(enumerate(("user_ids", "pos_item_ids")))
         perturbation = anchor = fused = users.new_zeros(())
         for name, rows in semantics.items():

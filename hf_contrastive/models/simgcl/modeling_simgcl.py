@@ -115,10 +115,6 @@ class SimGCLModel(RecommenderModel):
         terms["loss"] = terms["loss"] + config.contrastive_weight * terms["contrastive_loss"]
         return terms
 
-    def propagate_in_training(self, noise: Tensor | None = None) -> tuple[Tensor, Tensor]:
-        """The clean pass; noise is for the contrast."""
-        return self.propagate()
-
     def forward(
         self,
         user_ids: Tensor,
