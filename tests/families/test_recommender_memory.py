@@ -114,7 +114,7 @@ def test_what_does_not_fit_is_refused(monkeypatch):
     monkeypatch.setattr(memory, "free_memory", lambda device: int(23e9))
     with pytest.raises(
         ValueError,
-        match=r"^training needs about 31 GB on cpu \(activations 13 GB, graph 5.3 GB, tables 5.1 GB\), and 23 GB are free; "
+        match=r"^training needs about 28 GB on cpu \(activations 10 GB, graph 5.3 GB, tables 5.1 GB\), and 23 GB are free; "
         r"use sampled training \(--sampled_neighbours 15 10 5\), a smaller --hidden_size \(now 64\), or a larger machine\.$",
     ):
         check_memory(big, "cpu")

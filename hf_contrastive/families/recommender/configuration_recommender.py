@@ -1,8 +1,11 @@
 """What the configurations of all recommenders share."""
 
+from dataclasses import field
+
 from huggingface_hub.dataclasses import strict
 
 from hf_contrastive.configuration_utils import ContrastiveConfig, require
+from hf_contrastive.families.recommender.step_memory import StepMemory
 
 
 BPR_FORMS = ("softplus", "log_sigmoid_eps")
@@ -44,10 +47,15 @@ class RecommenderConfig(ContrastiveConfig):
     initializer: str = "normal"
     initializer_range: float = 0.1
 
+    def step_memory(self) -> StepMemory:
+        """What a training step holds at its peak; by default that of LightGCN with autograd, or of tables alone."""
+        layers = getattr(self, "num_layers", 0)
+        return StepMemory(rows=4, edge_bytes=8 * layers) if layers else StepMemory(rows=1)
+
     def validate_tables(self) -> None:
         """Refuse empty tables."""
-        for field in ("num_users", "num_items", "hidden_size"):
-            require(getattr(self, field) >= 1, field, getattr(self, field), "1 or more")
+        for name in ("num_users", "num_items", "hidden_size"):
+            require(getattr(self, name) >= 1, name, getattr(self, name), "1 or more")
         require(self.num_interactions >= 0, "num_interactions", self.num_interactions, "0 or more")
 
     def validate_pairwise_objective(self) -> None:
@@ -64,4 +72,22 @@ class RecommenderConfig(ContrastiveConfig):
         require(self.initializer_range > 0, "initializer_range", self.initializer_range, "above 0")
 
 
-__all__ = ["RecommenderConfig"]
+@strict
+class FeatureRecommenderConfig(RecommenderConfig):
+    r"""
+    Base of the configurations of recommenders that read features of the items.
+
+    Args:
+        feature_dims (`dict[str, int]`, defaults to image 4096 and text 384):
+            By modality the size of an item's features; at least one, names are free.
+    """
+
+    feature_dims: dict[str, int] = field(default_factory=lambda: {"image": 4096, "text": 384})
+
+    def validate_features(self) -> None:
+        """Refuse no modality, and sizes below 1."""
+        good = len(self.feature_dims) > 0 and all(size >= 1 for size in self.feature_dims.values())
+        require(good, "feature_dims", self.feature_dims, "sizes of 1 or more of at least one modality")
+
+
+__all__ = ["FeatureRecommenderConfig", "RecommenderConfig"]

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 
@@ -16,49 +15,6 @@ from hf_contrastive.families.recommender.configuration_recommender import Recomm
 _OPTIMIZER_NUMBERS = {"sgd": 0, "adafactor": 0, "adagrad": 1, "rmsprop": 1, "lion": 1, "adamw": 2, "adam": 2}
 # tiles of a contrast that are kept for the way back, at most (`losses/_engine.py`), and as much again to work in
 _CONTRAST_BYTES = 2 * 160 * 2**20
-
-
-@dataclass(frozen=True)
-class _Need:
-    """What a step of a system holds at its peak, beside tables, gradients and the optimizer's numbers.
-
-    Fitted to measured peaks of steps on synthetic logs of 10^5 to 2 x 10^6 pairs.
-
-    Args:
-        rows: arrays as large as both tables.
-        edge_bytes: for every pair of the log, beside the graph's own.
-        contrasts: InfoNCE terms over nodes of the batch.
-        numbers: for every node, of other kinds (DCCF's mixtures).
-    """
-
-    rows: float
-    edge_bytes: float = 0.0
-    contrasts: float = 0
-    numbers: float = 0
-
-
-def _dccf(config: Any) -> _Need:
-    layers = config.num_layers
-    return _Need(4 + 8 * layers, 100 * layers, 6 * layers, 2 * layers * config.num_intents)
-
-
-def _siger(config: Any) -> _Need:
-    modalities = len(config.feature_dims)
-    # logits of the anchors are not made in tiles
-    return _Need(9 + 5 * modalities, 8 * config.num_layers, 2 + (2 + 8) * modalities)
-
-
-_NEEDS: dict[str, Callable[[Any], _Need]] = {
-    "mf": lambda config: _Need(1),
-    "lightgcn": lambda config: _Need(4, 8 * config.num_layers),
-    # three passes
-    "sgl": lambda config: _Need(5, 100 + 40 * config.num_layers, 2),
-    # three passes, and noise for all layers of two of them
-    "simgcl": lambda config: _Need(6 + 2 * config.num_layers, 24 * config.num_layers, 2),
-    "dccf": _dccf,
-    "bm3": lambda config: _Need(5, 8 * config.num_layers),
-    "siger": _siger,
-}
 
 
 @dataclass(frozen=True)
@@ -110,8 +66,8 @@ def estimate_training_memory(
     """How much memory the training of a recommender takes on its device, within about 30 % where it was measured; an upper
     bound for sampled training, which finds the same nodes several times.
 
-    Copies that others make (an untrained model to compare with, a log, a process's libraries) are not in it. Systems of your own
-    are counted like LightGCN with `num_layers` layers.
+    Copies that others make (an untrained model to compare with, a log, a process's libraries) are not in it. A system of your own
+    says what its steps hold in `step_memory` of its configuration.
 
     Args:
         config ([`RecommenderConfig`]): of the system.
@@ -137,7 +93,7 @@ def estimate_training_memory(
     >>> full = estimate_training_memory(config, num_interactions=100_000_000, batch_size=2048)
     >>> sampled = estimate_training_memory(config, 100_000_000, 2048, fan_out=(15, 10, 5))
     >>> round(full.total / 1e9), round(sampled.total / 1e9)
-    (31, 24)
+    (28, 24)
 
     ```
     """
@@ -152,11 +108,10 @@ def estimate_training_memory(
     users, items, width = config.num_users, config.num_items, config.hidden_size
     nodes, row = users + items, width * dtype_bytes
     features = [items * size * dtype_bytes for size in getattr(config, "feature_dims", {}).values()]
-    train_features = features if getattr(config, "freeze_features", config.model_type == "siger") is False else []
-    trained = [users * row, items * row, *train_features]
+    need = config.step_memory()
+    trained = [users * row, items * row, *(features if need.trained_features else [])]
     kept = next((n for name, n in _OPTIMIZER_NUMBERS.items() if optimizer.lower().startswith(name)), 2)
     layers = getattr(config, "num_layers", 0)
-    need = _NEEDS.get(config.model_type, _NEEDS["lightgcn" if layers else "mf"])(config)
     edge_bytes = need.edge_bytes * num_interactions
     found = nodes
     seeds = min(nodes, batch_size * (2 + num_negatives))
@@ -172,7 +127,7 @@ def estimate_training_memory(
     activations = max(activations, 2 * max(trained) if kept and "fused" not in optimizer else 0)
     compared = min(batch_size, max(users, items))
     contrast = min(4.5 * compared**2 + 3000 * compared, _CONTRAST_BYTES)
-    samples = config.model_type == "lightgcn" and layers and fan_out is None
+    samples = need.sampled and layers and fan_out is None
     return MemoryEstimate(
         tables=2 * nodes * row + sum(features),
         gradients=sum(trained),

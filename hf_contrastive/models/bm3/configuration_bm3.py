@@ -1,15 +1,14 @@
 """Configuration of BM3."""
 
-from dataclasses import field
-
 from huggingface_hub.dataclasses import strict
 
 from hf_contrastive.configuration_utils import require
-from hf_contrastive.families.recommender.configuration_recommender import RecommenderConfig
+from hf_contrastive.families.recommender.configuration_recommender import FeatureRecommenderConfig
+from hf_contrastive.families.recommender.step_memory import StepMemory
 
 
 @strict
-class BM3Config(RecommenderConfig):
+class BM3Config(FeatureRecommenderConfig):
     r"""
     Configuration of BM3 (https://arxiv.org/abs/2207.05969): recommendation with item features and without negatives; views are
     made by dropout on final vectors, and gradients stop at the targets.
@@ -48,7 +47,6 @@ class BM3Config(RecommenderConfig):
 
     model_type = "bm3"
 
-    feature_dims: dict[str, int] = field(default_factory=lambda: {"image": 4096, "text": 384})
     num_layers: int = 1
     dropout: float = 0.5
     modality_weight: float = 2.0
@@ -56,10 +54,9 @@ class BM3Config(RecommenderConfig):
     reg_weight: float = 0.1
     initializer: str = "xavier_uniform"
 
-    def validate_features(self) -> None:
-        """Refuse no modality, and sizes below 1."""
-        good = len(self.feature_dims) > 0 and all(size >= 1 for size in self.feature_dims.values())
-        require(good, "feature_dims", self.feature_dims, "sizes of 1 or more of at least one modality")
+    def step_memory(self) -> StepMemory:
+        """One pass; features are trained unless they are frozen."""
+        return StepMemory(rows=5, edge_bytes=8 * self.num_layers, trained_features=not self.freeze_features)
 
     def validate_views(self) -> None:
         """Refuse numbers out of range."""

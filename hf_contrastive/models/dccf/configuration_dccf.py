@@ -4,6 +4,7 @@ from huggingface_hub.dataclasses import strict
 
 from hf_contrastive.configuration_utils import require
 from hf_contrastive.families.recommender.configuration_recommender import RecommenderConfig
+from hf_contrastive.families.recommender.step_memory import StepMemory
 
 
 @strict
@@ -53,6 +54,12 @@ class DCCFConfig(RecommenderConfig):
     penalty_form: str = "frobenius_sq"
     reg_weight: float = 2.5e-5
     initializer: str = "xavier_normal"
+
+    def step_memory(self) -> StepMemory:
+        """Four views a layer, mixtures of intents, and weights of the edges by two views."""
+        layers = self.num_layers
+        numbers = 2 * layers * self.num_intents
+        return StepMemory(rows=4 + 8 * layers, edge_bytes=100 * layers, contrasts=6 * layers, numbers=numbers)
 
     def validate_layers_and_intents(self) -> None:
         """Refuse sizes below 1 and numbers out of range."""

@@ -4,6 +4,7 @@ from huggingface_hub.dataclasses import strict
 
 from hf_contrastive.configuration_utils import require
 from hf_contrastive.families.recommender.configuration_recommender import RecommenderConfig
+from hf_contrastive.families.recommender.step_memory import StepMemory
 
 
 @strict
@@ -43,6 +44,10 @@ class LightGCNConfig(RecommenderConfig):
 
     num_layers: int = 3
     edge_dropout: float = 0.0
+
+    def step_memory(self) -> StepMemory:
+        """As much, but sums of all nodes are made in arrays that are used again."""
+        return StepMemory(rows=3, edge_bytes=8 * self.num_layers, sampled=True)
 
     def validate_propagation(self) -> None:
         """Refuse negative depth, and a share that leaves nothing."""

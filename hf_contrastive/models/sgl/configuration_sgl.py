@@ -4,6 +4,7 @@ from huggingface_hub.dataclasses import strict
 
 from hf_contrastive.configuration_utils import require
 from hf_contrastive.families.recommender.configuration_recommender import RecommenderConfig
+from hf_contrastive.families.recommender.step_memory import StepMemory
 
 
 AUGMENTATIONS = ("edge_dropout", "node_dropout", "random_walk")
@@ -62,6 +63,10 @@ class SGLConfig(RecommenderConfig):
     reduction: str = "mean"
     seed: int = 0
     initializer: str = "xavier_uniform"
+
+    def step_memory(self) -> StepMemory:
+        """Three passes."""
+        return StepMemory(rows=5, edge_bytes=100 + 40 * self.num_layers, contrasts=2)
 
     def validate_views(self) -> None:
         """Refuse unknown ways to leave something out, and shares that leave nothing."""

@@ -1,15 +1,14 @@
 """Configuration of SIGER."""
 
-from dataclasses import field
-
 from huggingface_hub.dataclasses import strict
 
 from hf_contrastive.configuration_utils import require
-from hf_contrastive.families.recommender.configuration_recommender import RecommenderConfig
+from hf_contrastive.families.recommender.configuration_recommender import FeatureRecommenderConfig
+from hf_contrastive.families.recommender.step_memory import StepMemory
 
 
 @strict
-class SIGERConfig(RecommenderConfig):
+class SIGERConfig(FeatureRecommenderConfig):
     r"""
     Configuration of SIGER (https://arxiv.org/abs/2508.06154): item graphs by features, enhanced by what is chosen together.
 
@@ -56,7 +55,6 @@ class SIGERConfig(RecommenderConfig):
 
     model_type = "siger"
 
-    feature_dims: dict[str, int] = field(default_factory=lambda: {"image": 4096, "text": 384})
     num_layers: int = 2
     num_semantic_layers: int = 1
     likeness_neighbours: int = 10
@@ -74,10 +72,10 @@ class SIGERConfig(RecommenderConfig):
     detach_anchor: bool = True
     initializer: str = "xavier_uniform"
 
-    def validate_features(self) -> None:
-        """Refuse no modality, and sizes below 1."""
-        good = len(self.feature_dims) > 0 and all(size >= 1 for size in self.feature_dims.values())
-        require(good, "feature_dims", self.feature_dims, "sizes of 1 or more of at least one modality")
+    def step_memory(self) -> StepMemory:
+        """Views of every modality; logits of the anchors are not made in tiles."""
+        modalities = len(self.feature_dims)
+        return StepMemory(rows=9 + 5 * modalities, edge_bytes=8 * self.num_layers, contrasts=2 + (2 + 8) * modalities)
 
     def validate_graphs(self) -> None:
         """Refuse graphs that cannot be built."""

@@ -4,6 +4,7 @@ from huggingface_hub.dataclasses import strict
 
 from hf_contrastive.configuration_utils import require
 from hf_contrastive.families.recommender.configuration_recommender import RecommenderConfig
+from hf_contrastive.families.recommender.step_memory import StepMemory
 
 
 @strict
@@ -48,6 +49,10 @@ class SimGCLConfig(RecommenderConfig):
     temperature: float = 0.2
     include_tables: bool = False
     initializer: str = "xavier_uniform"
+
+    def step_memory(self) -> StepMemory:
+        """Three passes, and noise for all layers of two of them."""
+        return StepMemory(rows=6 + 2 * self.num_layers, edge_bytes=24 * self.num_layers, contrasts=2)
 
     def validate_views(self) -> None:
         """Refuse views without a layer, and numbers out of range."""
