@@ -93,7 +93,7 @@ def estimate_training_memory(
     >>> full = estimate_training_memory(config, num_interactions=100_000_000, batch_size=2048)
     >>> sampled = estimate_training_memory(config, 100_000_000, 2048, fan_out=(15, 10, 5))
     >>> round(full.total / 1e9), round(sampled.total / 1e9)
-    (28, 24)
+    (28, 23)
 
     ```
     """
