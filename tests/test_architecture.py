@@ -14,15 +14,15 @@ PACKAGE = Path(hf_contrastive.__file__).parent
 
 # who may import whom; a room that is not named here has to be drawn into docs/ARCHITECTURE.md first
 LEAVES = {"version", "utils", "registry"}
-BASE = {"modeling_utils", "configuration_utils", "auto_registration", "outputs", "distributed"}
+BASE = {"modeling_utils", "configuration_utils", "auto_registration", "outputs", "distributed", "tensor_utils"}
 DOORS: dict[str, set[str]] = {
     "losses": {"distributed"},
-    "modules": {"losses", "distributed"},
+    "modules": {"losses", "distributed", "tensor_utils"},
     "families": {"modules", "losses", "data", *BASE},
     "backbones": BASE,
     "models": {"families", "generation", "modules", "losses", "data", "backbones", *BASE},
     "data": {"distributed"},
-    "evaluation": {"distributed"},
+    "evaluation": {"distributed", "tensor_utils"},
     "metrics": {"evaluation"},
     "generation": {"distributed", "outputs"},
     "reporting": {"evaluation"},

@@ -20,6 +20,7 @@ from hf_contrastive.evaluation._checks import (
     check_positive,
     encode_labels,
 )
+from hf_contrastive.tensor_utils import top_k
 
 
 METRICS = ("cosine", "euclidean")
@@ -64,10 +65,6 @@ def score_blocks(
         yield rows, scores
 
 
-# columns whose maximum is looked at first in `top_k`
-_GROUP = 32
-
-
 def _repeated_rows(x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
     """Numbers of the rows that occur before, and for each of them the first row that it equals."""
     numbers = torch.arange(len(x), device=x.device)
@@ -75,42 +72,6 @@ def _repeated_rows(x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
     first = torch.full_like(numbers, len(x)).scatter_reduce(0, group, numbers, "amin")[group]
     repeated = (first != numbers).nonzero().flatten()
     return repeated, first[repeated]
-
-
-def top_k(scores: torch.Tensor, k: int) -> tuple[torch.Tensor, torch.Tensor]:
-    """Values and columns of the `k` largest scores of each row, largest first; of equal scores the lower column wins."""
-    width = scores.shape[1]
-    if width < 4 * _GROUP * k or not scores.is_floating_point():
-        return _plain_top_k(scores, k)
-    # all of them lie in the k groups of columns with the largest maxima, which are found in one quick pass
-    full = width // _GROUP
-    largest = scores[:, : full * _GROUP].unflatten(1, (full, _GROUP)).amax(2)
-    if full * _GROUP < width:
-        largest = torch.cat([largest, scores[:, full * _GROUP :].amax(1, keepdim=True)], 1)
-    groups = _plain_top_k(largest, k)[1].sort(1).values
-    columns = (groups[..., None] * _GROUP + torch.arange(_GROUP, device=scores.device)).flatten(1)
-    candidates = scores.gather(1, columns.clamp(max=width - 1)).masked_fill_(columns >= width, -torch.inf)
-    values, places = _plain_top_k(candidates, k)
-    return values, columns.gather(1, places)
-
-
-def _plain_top_k(scores: torch.Tensor, k: int) -> tuple[torch.Tensor, torch.Tensor]:
-    wide = min(k + 1, scores.shape[1])
-    values, columns = scores.topk(wide, dim=1)
-    # the next one tells whether others are as large as the last
-    tied = values[:, k] == values[:, k - 1] if wide > k else values.new_zeros(len(values), dtype=torch.bool)
-    crowded = tied.nonzero().flatten()
-    values, columns = values[:, :k].contiguous(), columns[:, :k].contiguous()
-    floor = values[:, -1:]
-    if len(crowded):  # topk leaves open which of several equal scores it takes
-        some, edge = scores[crowded], floor[crowded]
-        above, level = some > edge, some == edge
-        keep = above | (level & (level.cumsum(1) <= k - above.sum(1, keepdim=True)))
-        columns[crowded] = keep.nonzero()[:, 1].view(len(crowded), k)
-        values[crowded] = some.gather(1, columns[crowded])
-    columns, order = columns.sort(dim=1)
-    values, order = values.gather(1, order).sort(dim=1, descending=True, stable=True)
-    return values, columns.gather(1, order)
 
 
 @torch.no_grad()

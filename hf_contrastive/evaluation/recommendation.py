@@ -9,7 +9,7 @@ import numpy as np
 import torch
 
 from hf_contrastive.evaluation._checks import as_embeddings, as_pair, blocks, check_count
-from hf_contrastive.evaluation.neighbours import top_k
+from hf_contrastive.tensor_utils import ragged_places, top_k
 
 
 RANKING_METRICS = ("recall", "ndcg", "precision", "map", "mrr", "hit", "recall_micro")
@@ -235,11 +235,8 @@ class _Pairs:
 
     def of(self, rows: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """Places in a matrix `[rows, items]` of the pairs of these rows."""
-        counts = self.counts[rows]
-        place = torch.repeat_interleave(torch.arange(len(rows), device=rows.device), counts)
-        ends = counts.cumsum(0)
-        offset = torch.arange(len(place), device=rows.device) - (ends - counts)[place]
-        return place, self.keys[self.starts[rows][place] + offset] % self.items
+        place, found = ragged_places(self.starts[rows], self.starts[rows + 1])
+        return place, self.keys[found] % self.items
 
     def contain(self, rows: torch.Tensor, items: torch.Tensor) -> torch.Tensor:
         """Whether (rows[i], items[i, j]) is a pair."""

@@ -9,7 +9,8 @@ import numpy as np
 import torch
 
 from hf_contrastive.evaluation._checks import as_labels, as_pair, check_choice, check_count
-from hf_contrastive.evaluation.neighbours import METRICS, check_self_exclusion, score_blocks, top_k
+from hf_contrastive.evaluation.neighbours import METRICS, check_self_exclusion, score_blocks
+from hf_contrastive.tensor_utils import top_k
 
 
 @torch.no_grad()

@@ -10,6 +10,7 @@ from transformers import initialization as init
 
 from hf_contrastive.modules.bipartite_graph import BipartiteGraph
 from hf_contrastive.modules.training_state import TrainingState
+from hf_contrastive.tensor_utils import ragged_places
 
 
 class InteractionHistory(TrainingState):
@@ -97,12 +98,9 @@ class InteractionHistory(TrainingState):
         Returns:
             `(row, item)`, two `LongTensor` of one length.
         """
-        counts = self.counts[users].long()
-        row = torch.repeat_interleave(torch.arange(len(users), device=users.device), counts)
-        ends = counts.cumsum(0)
-        offset = torch.arange(len(row), device=users.device) - (ends - counts)[row]
-        starts = (self.counts.long().cumsum(0) - self.counts)[users]
-        return row, self.items[starts[row] + offset].long()
+        ends = self.counts.long().cumsum(0)[users]
+        row, place = ragged_places(ends - self.counts[users], ends)
+        return row, self.items[place].long()
 
     def graph(self) -> BipartiteGraph:
         """The graph of the pairs, on the device of this part; made once.

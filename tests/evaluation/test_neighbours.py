@@ -8,7 +8,7 @@ import torch
 from sklearn.neighbors import KNeighborsClassifier
 
 from hf_contrastive.evaluation import knn_accuracy, knn_predict, nearest_neighbours, one_shot_accuracy
-from hf_contrastive.evaluation.neighbours import top_k
+from hf_contrastive.tensor_utils import top_k
 
 
 def make_data(seed: int = 0, n: int = 120, dim: int = 6, classes: int = 4):

@@ -14,6 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from hf_contrastive.families.recommender.item_index import ItemIndex
+from hf_contrastive.tensor_utils import ragged_places, top_k
 
 
 #: scores that are held at a time
@@ -301,10 +302,9 @@ class _NewUsers:
         return self.rows[places]
 
     def seen(self, places: Tensor) -> tuple[Tensor, Tensor]:
-        counts = self.num_seen()[places]
-        row = torch.repeat_interleave(torch.arange(len(places), device=places.device), counts)
-        offset = torch.arange(len(row), device=places.device) - (counts.cumsum(0) - counts)[row]
-        return row, self.histories.items[self.histories.starts[places][row] + offset]
+        starts = self.histories.starts
+        row, place = ragged_places(starts[places], starts[places + 1])
+        return row, self.histories.items[place]
 
     def num_seen(self) -> Tensor:
         return self.histories.starts.diff()
@@ -330,7 +330,7 @@ class _Ranking:
             scores[:, self.hidden] = -torch.inf
             if self.exclude_seen:
                 scores[self.users.seen(part)] = -torch.inf
-            values, items = scores.topk(self.k, dim=1)
+            values, items = top_k(scores, self.k)
             answers += _pairs(values, items, values > -torch.inf)
         return answers
 
