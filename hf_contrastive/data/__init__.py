@@ -44,7 +44,8 @@ if TYPE_CHECKING:
     from hf_contrastive.data.dialogues import split_dialogue
     from hf_contrastive.data.interaction_splits import k_core
     from hf_contrastive.data.interactions import InteractionDataset, load_interactions
-    from hf_contrastive.data.item_encoding import encode_items, load_item_table
+    from hf_contrastive.data.item_encoding import encode_items
+    from hf_contrastive.data.item_table import load_item_table
     from hf_contrastive.data.loading import list_splits, load_images
     from hf_contrastive.data.neighbour_sampling import NeighbourSamplingCollator
     from hf_contrastive.data.planted_preferences import make_interactions
@@ -107,7 +108,7 @@ _LATER = {
     "load_interactions": "hf_contrastive.data.interactions",
     "NeighbourSamplingCollator": "hf_contrastive.data.neighbour_sampling",
     "encode_items": "hf_contrastive.data.item_encoding",
-    "load_item_table": "hf_contrastive.data.item_encoding",
+    "load_item_table": "hf_contrastive.data.item_table",
     "make_interactions": "hf_contrastive.data.planted_preferences",
     "TripletDataset": "hf_contrastive.data.triplets",
     "UserHistories": "hf_contrastive.data.triplets",
