@@ -24,14 +24,14 @@ _PANELS: tuple[tuple[str, str, Any], ...] = (
     ("Penalties", "without their weight", lambda name: name.endswith("reg_loss")),
     ("Similarity of pairs", "cosine (no unit)", lambda name: name in ("pos_sim", "neg_sim")),
     (
+        "Ranking",
+        "from 0 to 1, larger is better",
+        lambda name: name.startswith(("recall", "precision@", "hit@", "map@", "mrr", "ndcg", "r_precision")),
+    ),
+    (
         "Accuracy",
         "share right (0 to 1)",
-        lambda name: (
-            name.startswith(
-                ("knn", "linear", "recall", "map@", "accuracy", "probe", "mrr", "ndcg", "r_precision", "one_shot")
-            )
-            or name.endswith("accuracy")
-        ),
+        lambda name: name.startswith(("knn", "linear", "accuracy", "probe", "one_shot")) or name.endswith("accuracy"),
     ),
     (
         "Rewards",
