@@ -171,13 +171,16 @@ def rank_blocks(
     """Yields `(rows [C], items [C, k])`, best first; scores are appended to `scores_to`."""
     items = user_vectors.shape[1] if item_vectors is None else len(item_vectors)
     columns = None if item_vectors is None else item_vectors.T.contiguous()
+    room: torch.Tensor | None = None
     for block in blocks(len(rows), items, chunk_size):
         part = rows[block]
         scores = user_vectors[part]
         if columns is not None:
+            # one array for all blocks: new memory takes a CPU as long as the product
+            room = scores.new_empty(len(part), items) if room is None else room
             # the caller may sit inside autocast: scores are never rounded to half precision
             with torch.autocast(scores.device.type, enabled=False):
-                scores = scores @ columns
+                scores = torch.mm(scores, columns, out=room[: len(part)])
         if hidden is not None:
             scores[hidden.of(part)] = -torch.inf
         values, found = top_k(scores, k)

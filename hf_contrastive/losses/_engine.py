@@ -14,6 +14,7 @@ Everything else a loss needs (the positives, the temperature, the mean) is a mat
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -29,6 +30,10 @@ EMPTY = -1e30
 # Tiles of the forward pass up to this many bytes are kept for the backward pass, which saves making them again. The
 # bound is fixed, so memory stays O(N * tile). A `tile_size` given by the caller keeps none.
 KEPT_BYTES = 160 * 2**20
+
+# Arrays for tiles that wait for the next pass, on a CPU: what is handed out anew costs as much time as the product in it,
+# because its pages come one by one. On an accelerator the allocator of torch keeps them by itself.
+POOL_BYTES = KEPT_BYTES + 64 * 2**20
 
 # Tiles of half this size are some 5% faster on idle cores, but threads wait for each other after every operation: with
 # other work on the same cores (data loaders) small tiles cost up to twice the time.
@@ -115,7 +120,7 @@ class _Plan:
                 yield r, c, self.mode == "both" or (self.mode == "self" and row != col)
 
     def buffer(self) -> Tensor:
-        return torch.empty(self.rows * self.cols, **self.options)
+        return _POOL.take(self.rows * self.cols, **self.options)
 
     def logits(self, r: slice, c: slice, out: Tensor) -> Tensor:
         """The logits of one tile, written into the flat buffer `out`, what is left out set to -inf."""
@@ -124,6 +129,35 @@ class _Plan:
         _matmul(self.q[r], self.k[c].t(), tile)
         self.exclude.apply_(tile, r.start, c.start)
         return tile
+
+
+class _Pool:
+    """Arrays that are done with, for the next pass; passes may run in several threads."""
+
+    def __init__(self) -> None:
+        self.free: list[Tensor] = []
+        self.lock = threading.Lock()
+
+    def take(self, size: int, dtype: torch.dtype, device: torch.device) -> Tensor:
+        """An array of any content."""
+        if device.type == "cpu":
+            with self.lock:
+                # from behind: the one that was used last is the one that is in the cache
+                for place in reversed(range(len(self.free))):
+                    if self.free[place].dtype == dtype and self.free[place].numel() == size:
+                        return self.free.pop(place)
+        return torch.empty(size, dtype=dtype, device=device)
+
+    def give_back(self, *arrays: Tensor | None) -> None:
+        """Nothing reads them any more."""
+        with self.lock:
+            self.free += [one for one in arrays if one is not None and one.device.type == "cpu"]
+            held = sum(one.nbytes for one in self.free)
+            while held > POOL_BYTES:  # of other sizes, not used for the longest time
+                held -= self.free.pop(0).nbytes
+
+
+_POOL = _Pool()
 
 
 class _TiledLogSumExp(torch.autograd.Function):
@@ -143,12 +177,10 @@ class _TiledLogSumExp(torch.autograd.Function):
             col = row if mode == "self" else _Sums(plan.m, shifted, plan.options) if mode == "both" else None
             work = spare = None
             for r, c, mirrored in plan.tiles():
-                size = (r.stop - r.start) * (c.stop - c.start)
-                room = size * row.total.element_size() <= budget
-                if room:
-                    out = torch.empty(size, **plan.options)
-                    kept[r.start, c.start] = out
-                    budget -= size * row.total.element_size()
+                size = plan.rows * plan.cols * row.total.element_size()
+                if size <= budget:
+                    kept[r.start, c.start] = out = plan.buffer()
+                    budget -= size
                 else:
                     out = work = plan.buffer() if work is None else work
                 tile = plan.logits(r, c, out)
@@ -164,6 +196,7 @@ class _TiledLogSumExp(torch.autograd.Function):
                         col.total[c] += tile.sum(0)
             row_lse = row.log()
             col_lse = col.log() if mode == "both" and col is not None else None
+        _POOL.give_back(work, spare)
         ctx.save_for_backward(q, k, row_lse, *(() if col_lse is None else (col_lse,)))
         ctx.settings = mode, exclude, tile_size, shifted
         ctx.kept = kept
@@ -192,7 +225,8 @@ class _TiledLogSumExp(torch.autograd.Function):
                     if not shifted:
                         tile.exp_()
                 else:
-                    tile = flat.view(r.stop - r.start, c.stop - c.start)
+                    rows, cols = r.stop - r.start, c.stop - c.start
+                    tile = flat[: rows * cols].view(rows, cols)
                 w = weights[: tile.numel()].view(tile.shape)
                 if not shifted:
                     if col is None:
@@ -207,6 +241,8 @@ class _TiledLogSumExp(torch.autograd.Function):
                     _add_matmul(dq[r], w, plan.k[c])
                 if dk is not None and (mirrored or mode != "self"):
                     _add_matmul(dk[c], w.t(), plan.q[r])
+        _POOL.give_back(work, weights, *ctx.kept.values())
+        ctx.kept = {}  # others write into them now; a second pass through a kept graph makes tiles anew
         dq = None if dq is None else dq.to(q.dtype)
         # lse_self passes one tensor twice: all of its gradient goes back by the first
         dk = None if dk is None or mode == "self" else dk.to(k.dtype)

@@ -33,9 +33,9 @@ ALL_LOSSES = {
 }
 
 
-def _pair(n: int, d: int, noise: float = 0.5) -> tuple[torch.Tensor, torch.Tensor]:
+def _pair(n: int, d: int, noise: float = 0.5, seed: int = 0) -> tuple[torch.Tensor, torch.Tensor]:
     """Two views that resemble each other, as in training."""
-    generator = torch.Generator().manual_seed(0)
+    generator = torch.Generator().manual_seed(seed)
     a = torch.randn(n, d, generator=generator)
     b = a + noise * torch.randn(n, d, generator=generator)
     return a.requires_grad_(), b.requires_grad_()
@@ -169,12 +169,37 @@ def test_no_matrix_of_all_pairs_is_ever_made(name, t, with_ids):
 def test_default_store_is_bounded(monkeypatch):
     monkeypatch.setitem(_engine._TILE, "cpu", 16)
     monkeypatch.setattr(_engine, "KEPT_BYTES", 10 * 16 * 16 * 4)
+    monkeypatch.setattr(_engine, "_POOL", _engine._Pool())
     made = []
     empty = torch.empty
     monkeypatch.setattr(_engine.torch, "empty", lambda *a, **k: made.append(a[0]) or empty(*a, **k))
     a, b = _pair(128, 4)
     clip_loss(a, b, 10.0).backward()
-    assert made.count(16 * 16) == 10 + 3  # ten kept, one for the other tiles of each pass, one for the weights
+    assert made.count(16 * 16) == 10 + 2  # ten kept, one for the other tiles, one for the weights
+    # the next pass takes the same ones
+    clip_loss(a, b, 10.0).backward()
+    assert made.count(16 * 16) == 10 + 2
+    # what waits is bounded, too
+    monkeypatch.setattr(_engine, "POOL_BYTES", 3 * 16 * 16 * 4)
+    clip_loss(a, b, 10.0).backward()
+    assert sum(one.numel() for one in _engine._POOL.free) == 3 * 16 * 16
+
+
+@pytest.mark.parametrize("name", ALL_LOSSES)
+def test_a_graph_that_is_kept_goes_back_twice(name, monkeypatch):
+    """Tiles of a pass are used by others once it has gone back."""
+    monkeypatch.setitem(_engine._TILE, "cpu", 16)
+    a, b = _pair(40, 4)
+    loss = ALL_LOSSES[name](a, b, 0.5)
+    first = torch.autograd.grad(loss, (a, b), retain_graph=True)
+    others = _pair(40, 4, seed=1)
+    later = ALL_LOSSES[name](*others, 0.5)  # takes the arrays, and keeps them while the first one goes back again
+    again = torch.autograd.grad(loss, (a, b))
+    for one, other in zip(first, again, strict=True):
+        torch.testing.assert_close(one, other)
+    expected = torch.autograd.grad(ALL_LOSSES[name](*others, 0.5, tile_size=40), others)
+    for one, other in zip(torch.autograd.grad(later, others), expected, strict=True):
+        torch.testing.assert_close(one, other)
 
 
 @pytest.mark.parametrize("name", ALL_LOSSES)
