@@ -34,6 +34,7 @@ KEPT_BYTES = 160 * 2**20
 # Arrays for tiles that wait for the next pass, on a CPU: what is handed out anew costs as much time as the product in it,
 # because its pages come one by one. On an accelerator the allocator of torch keeps them by itself.
 POOL_BYTES = KEPT_BYTES + 64 * 2**20
+_UNROUNDED = 2**16
 
 # Tiles of half this size are some 5% faster on idle cores, but threads wait for each other after every operation: with
 # other work on the same cores (data loaders) small tiles cost up to twice the time.
@@ -108,6 +109,8 @@ class _Plan:
         self.mode, self.exclude = mode, exclude
         self.n, self.m = q.shape[0], k.shape[0]
         self.rows, self.cols = min(tile, self.n), min(tile, self.m)
+        # a single tile, of a small batch, is not worth the memory that would wait for the next one
+        self.several = self.rows * self.cols < self.n * self.m
         self.q, self.k = _operand(q), _operand(k)
         # sums and tiles are at least float32, whatever the embeddings are
         self.options: dict[str, Any] = {"dtype": accumulation_dtype(q.dtype), "device": q.device}
@@ -120,7 +123,14 @@ class _Plan:
                 yield r, c, self.mode == "both" or (self.mode == "self" and row != col)
 
     def buffer(self) -> Tensor:
+        """An array for a tile, of any content; to be given to `done` once nothing reads it any more."""
+        if not self.several:
+            return torch.empty(self.rows * self.cols, **self.options)
         return _POOL.take(self.rows * self.cols, **self.options)
+
+    def done(self, *arrays: Tensor | None) -> None:
+        if self.several:
+            _POOL.give_back(*arrays)
 
     def logits(self, r: slice, c: slice, out: Tensor) -> Tensor:
         """The logits of one tile, written into the flat buffer `out`, what is left out set to -inf."""
@@ -139,13 +149,17 @@ class _Pool:
         self.lock = threading.Lock()
 
     def take(self, size: int, dtype: torch.dtype, device: torch.device) -> Tensor:
-        """An array of any content."""
-        if device.type == "cpu":
-            with self.lock:
-                # from behind: the one that was used last is the one that is in the cache
-                for place in reversed(range(len(self.free))):
-                    if self.free[place].dtype == dtype and self.free[place].numel() == size:
-                        return self.free.pop(place)
+        """An array of any content, of at least so many numbers."""
+        if device.type != "cpu":
+            return torch.empty(size, dtype=dtype, device=device)
+        # up to an eighth more, so that batches of changing size (distinct nodes of a graph) find each other's
+        step = 2 ** max(0, size.bit_length() - 4) if size > _UNROUNDED else 1
+        size = -(-size // step) * step
+        with self.lock:
+            # from behind: the one that was used last is the one that is in the cache
+            for place in reversed(range(len(self.free))):
+                if self.free[place].dtype == dtype and self.free[place].numel() == size:
+                    return self.free.pop(place)
         return torch.empty(size, dtype=dtype, device=device)
 
     def give_back(self, *arrays: Tensor | None) -> None:
@@ -196,7 +210,7 @@ class _TiledLogSumExp(torch.autograd.Function):
                         col.total[c] += tile.sum(0)
             row_lse = row.log()
             col_lse = col.log() if mode == "both" and col is not None else None
-        _POOL.give_back(work, spare)
+        plan.done(work, spare)
         ctx.save_for_backward(q, k, row_lse, *(() if col_lse is None else (col_lse,)))
         ctx.settings = mode, exclude, tile_size, shifted
         ctx.kept = kept
@@ -241,7 +255,7 @@ class _TiledLogSumExp(torch.autograd.Function):
                     _add_matmul(dq[r], w, plan.k[c])
                 if dk is not None and (mirrored or mode != "self"):
                     _add_matmul(dk[c], w.t(), plan.q[r])
-        _POOL.give_back(work, weights, *ctx.kept.values())
+        plan.done(work, weights, *ctx.kept.values())
         ctx.kept = {}  # others write into them now; a second pass through a kept graph makes tiles anew
         dq = None if dq is None else dq.to(q.dtype)
         # lse_self passes one tensor twice: all of its gradient goes back by the first
