@@ -56,10 +56,10 @@ class DCCFConfig(RecommenderConfig):
     initializer: str = "xavier_normal"
 
     def step_memory(self) -> StepMemory:
-        """Four views a layer, mixtures of intents, and weights of the edges by two views."""
+        """Four views a layer, mixtures of intents, weights of the edges by two views; six contrasts, of fewer nodes than rows."""
         layers = self.num_layers
         numbers = 2 * layers * self.num_intents
-        return StepMemory(rows=4 + 8 * layers, edge_bytes=100 * layers, contrasts=6 * layers, numbers=numbers)
+        return StepMemory(rows=4 + 8 * layers, edge_bytes=100 * layers, contrasts=4 * layers, numbers=numbers)
 
     def validate_layers_and_intents(self) -> None:
         """Refuse sizes below 1 and numbers out of range."""
