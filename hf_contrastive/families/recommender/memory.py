@@ -127,14 +127,17 @@ def estimate_training_memory(
     activations = max(activations, 2 * max(trained) if kept and "fused" not in optimizer else 0)
     compared = min(batch_size, max(users, items))
     contrast = min(4.5 * compared**2 + 3000 * compared, _CONTRAST_BYTES)
+    gradients, optimizer_bytes = sum(trained), kept * sum(trained)
+    batch = int(batch_size * (2 + num_negatives) * (6 * row + 16) + need.contrasts * contrast)
+    activations = max(activations, need.feature_copies * max(features, default=0))
     samples = need.sampled and layers and fan_out is None
     return MemoryEstimate(
         tables=2 * nodes * row + sum(features),
-        gradients=sum(trained),
-        optimizer=kept * sum(trained),
+        gradients=gradients,
+        optimizer=optimizer_bytes,
         activations=int(activations),
         graph=52 * num_interactions + 8 * nodes,
-        batch=int(batch_size * (2 + num_negatives) * (6 * row + 16) + need.contrasts * contrast),
+        batch=batch,
         hidden_size=width,
         sampled_neighbours=" ".join(str(max(5, 15 - 5 * layer)) for layer in range(layers)) if samples else "",
     )

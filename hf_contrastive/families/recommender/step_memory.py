@@ -15,6 +15,8 @@ class StepMemory:
         edge_bytes (`float`, defaults to 0): for every pair of the log, beside the graph's own.
         contrasts (`float`, defaults to 0): InfoNCE terms over nodes of the batch.
         numbers (`float`, defaults to 0): for every node, of other kinds (mixtures).
+        feature_copies (`float`, defaults to 0): arrays as large as the features of a modality, while graphs are made of them before
+            the first step.
         trained_features (`bool`, defaults to `False`): features of the items are trained like the tables.
         sampled (`bool`, defaults to `False`): the system can be trained on subgraphs around the batch.
     """
@@ -23,6 +25,7 @@ class StepMemory:
     edge_bytes: float = 0.0
     contrasts: float = 0.0
     numbers: float = 0.0
+    feature_copies: float = 0.0
     trained_features: bool = False
     sampled: bool = False
 

@@ -73,9 +73,14 @@ class SIGERConfig(FeatureRecommenderConfig):
     initializer: str = "xavier_uniform"
 
     def step_memory(self) -> StepMemory:
-        """Views of every modality; logits of the anchors are not made in tiles."""
+        """Views of every modality; logits of the anchors are not made in tiles, and likeness is measured in float64."""
         modalities = len(self.feature_dims)
-        return StepMemory(rows=9 + 5 * modalities, edge_bytes=8 * self.num_layers, contrasts=2 + (2 + 8) * modalities)
+        return StepMemory(
+            rows=9 + 5 * modalities,
+            edge_bytes=8 * self.num_layers,
+            contrasts=2 + (2 + 8) * modalities,
+            feature_copies=3,
+        )
 
     def validate_graphs(self) -> None:
         """Refuse graphs that cannot be built."""
