@@ -8,14 +8,13 @@ contrastive_search.py, not by hand.
 from __future__ import annotations
 
 import itertools
-import json
-import os
 import platform
 import sys
 import time
 from collections.abc import Iterator
 from typing import Any
 
+import answering
 import torch
 import transformers
 from torch import Tensor
@@ -143,20 +142,11 @@ class Server:
 
 
 def main() -> None:
-    answers = os.fdopen(os.dup(1), "w", buffering=1)
-    os.dup2(2, 1)  # whatever else prints must not stand between the answers
     torch.set_num_threads(int(sys.argv[1]))
     torch.set_grad_enabled(False)
     set_verbosity_error()
     disable_progress_bar()
-    server = Server()
-    for line in sys.stdin:
-        request = json.loads(line)
-        try:
-            answer = getattr(server, request.pop("do"))(**request)
-        except Exception as error:  # the other side decides what a failure means
-            answer = {"error": f"{type(error).__name__}: {error}"}
-        print(json.dumps(answer), file=answers, flush=True)
+    answering.serve(Server)
 
 
 if __name__ == "__main__":

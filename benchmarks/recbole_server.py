@@ -4,7 +4,6 @@ Requests and answers are lines of JSON on stdin and stdout. Settings of each mod
 """
 
 import importlib
-import json
 import logging
 import os
 import platform
@@ -12,6 +11,7 @@ import sys
 import time
 import types
 
+import answering
 import numpy as np
 import torch
 
@@ -131,14 +131,6 @@ class Server:
         return {}
 
 
-answers = os.fdopen(os.dup(1), "w", buffering=1)
-os.dup2(2, 1)  # whatever else prints must not stand between the answers
-torch.set_num_threads(int(sys.argv[1]))
-server = Server()
-for line in sys.stdin:
-    request = json.loads(line)
-    try:
-        answer = getattr(server, request.pop("do"))(**request)
-    except Exception as error:  # the other side decides what a failure means
-        answer = {"error": f"{type(error).__name__}: {error}"}
-    print(json.dumps(answer), file=answers, flush=True)
+if __name__ == "__main__":
+    torch.set_num_threads(int(sys.argv[1]))
+    answering.serve(Server)

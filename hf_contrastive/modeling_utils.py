@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Generator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, ClassVar, get_type_hints
 
@@ -15,6 +13,7 @@ from transformers import initialization as init
 
 from hf_contrastive.configuration_utils import blank_local_paths
 from hf_contrastive.modules.training_state import TrainingState
+from hf_contrastive.utils import evaluation_mode
 
 
 class ContrastivePreTrainedModel(PreTrainedModel):
@@ -260,16 +259,3 @@ def init_linear_like_torch(module: nn.Linear) -> None:
     if module.bias is not None:
         bound = 1 / math.sqrt(module.in_features) if module.in_features > 0 else 0
         init.uniform_(module.bias, -bound, bound)
-
-
-@contextmanager
-def evaluation_mode(model: nn.Module) -> Generator[None]:
-    """Put every submodule in eval mode and restore each one's own mode afterwards."""
-    training = [module for module in model.modules() if module.training]
-    for module in training:
-        module.training = False
-    try:
-        yield
-    finally:
-        for module in training:
-            module.training = True

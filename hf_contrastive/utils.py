@@ -5,7 +5,8 @@ from __future__ import annotations
 import importlib
 import importlib.util
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Generator, Mapping
+from contextlib import contextmanager
 from types import ModuleType
 from typing import Any
 
@@ -45,6 +46,23 @@ def require_package(name: str, extra: str | None = None, *, purpose: str | None 
         # umap is the one optional package whose name on the index differs from its module
         wanted = f'"hf-contrastive[{extra}]"' if extra else {"umap": "umap-learn"}.get(package, package)
         raise ImportError(f"{subject}, which is not installed; type: pip install {wanted}") from error
+
+
+@contextmanager
+def evaluation_mode(*models: Any) -> Generator[None]:
+    """Put every submodule in eval mode and restore each one's own mode afterwards.
+
+    Args:
+        *models (`torch.nn.Module`, or None): what is read.
+    """
+    training = [module for model in models if model is not None for module in model.modules() if module.training]
+    for module in training:
+        module.training = False
+    try:
+        yield
+    finally:
+        for module in training:
+            module.training = True
 
 
 def import_later(package: str, home: Mapping[str, str]) -> Callable[[str], Any]:

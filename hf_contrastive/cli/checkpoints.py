@@ -16,8 +16,9 @@ import torch
 
 from hf_contrastive.cli.common import CliError, WrongUsage, quiet_libraries
 from hf_contrastive.hub.loading import CheckpointInfo, check_checkpoint
-from hf_contrastive.modeling_utils import ContrastivePreTrainedModel, evaluation_mode
+from hf_contrastive.modeling_utils import ContrastivePreTrainedModel
 from hf_contrastive.registry import REGISTRY
+from hf_contrastive.utils import evaluation_mode
 
 
 @dataclass

@@ -208,7 +208,7 @@ def _describe(
     import torch
 
     from hf_contrastive.evaluation import continuation_log_probability, min_q_values
-    from hf_contrastive.modeling_utils import evaluation_mode
+    from hf_contrastive.utils import evaluation_mode
 
     assert found.texts is not None
     lowest = min_q_values(found.q_values, skip_tokens).tolist()

@@ -6,8 +6,7 @@ import inspect
 import json
 import os
 import tempfile
-from collections.abc import Callable, Generator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -122,19 +121,6 @@ def _model_fingerprint(model: Any, processor: Any) -> str:
     return found.hexdigest()
 
 
-@contextmanager
-def frozen(model: nn.Module) -> Generator[None]:
-    training = [module for module in model.modules() if module.training]
-    for module in training:
-        module.training = False
-    try:
-        with torch.no_grad():
-            yield
-    finally:
-        for module in training:
-            module.training = True
-
-
 def token_limit(model: Any, tokenizer: Any, max_length: int | None) -> int | None:
     """Tokens of a text: what was asked for, or the most that tokenizer and model take."""
     positions = getattr(model.config.get_text_config(), "max_position_embeddings", None)
@@ -247,7 +233,6 @@ __all__ = [
     "POOLINGS",
     "FrozenEncoder",
     "embed_batch",
-    "frozen",
     "in_batches",
     "open_encoder",
     "pad_rows",

@@ -14,12 +14,12 @@ from typing import Any
 
 import datasets
 import numpy as np
+import torch
 from torch import Tensor
 
 from hf_contrastive.data.frozen_encoder import (
     POOLINGS,
     embed_batch,
-    frozen,
     in_batches,
     open_encoder,
     pad_rows,
@@ -30,6 +30,7 @@ from hf_contrastive.data.images import image_to_array, unreadable_name
 from hf_contrastive.data.processors import ProcessorTransform
 from hf_contrastive.data.schema import require_columns
 from hf_contrastive.data.vector_cache import Fingerprint, cache_file, read_vectors, write_vectors
+from hf_contrastive.utils import evaluation_mode
 
 
 logger = logging.getLogger(__name__)
@@ -126,7 +127,7 @@ def encode_items(
     if kept is None:
         started = time.time()
         model, processor = opened.load(device)
-        with frozen(model):
+        with torch.no_grad(), evaluation_mode(model):
             vectors, counts = rows.encode(model, processor, absent, batch_size, max_length, pooling)
         vectors = _fill(vectors, normalize)
         counts["without"] = int(len(table) - counts["encoded"])

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Generator, Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
 import torch
+
+from hf_contrastive.utils import evaluation_mode
 
 
 def _check_list(texts: Any, name: str) -> None:
@@ -121,19 +122,6 @@ def continuation_log_probability(logits: torch.Tensor, ids: torch.Tensor, prefix
     return float(log_probabilities.gather(1, ids[prefix_length:, None]).mean())
 
 
-@contextmanager
-def _evaluated(model: Any) -> Generator[None, None, None]:
-    """Without dropout and gradients; afterwards the model is as it was."""
-    training = [module for module in model.modules() if module.training]
-    model.eval()
-    try:
-        with torch.no_grad():
-            yield
-    finally:
-        for module in training:
-            module.training = True
-
-
 def _read(model: Any, ids: torch.Tensor, number: int, advice: str, **options: Any) -> Any:
     """The model's outputs for one text `[length]`."""
     try:
@@ -193,7 +181,7 @@ def coherence(
         raise ValueError(f"there are {len(prefixes)} prefixes, but {len(continuations)} continuations.")
     scores = []
     start = [] if tokenizer.bos_token_id is None else [tokenizer.bos_token_id]
-    with _evaluated(model):
+    with torch.no_grad(), evaluation_mode(model):
         for number, (prefix, continuation) in enumerate(zip(prefixes, continuations, strict=True)):
             before = start + tokenizer(prefix, add_special_tokens=False)["input_ids"]
             after = tokenizer(continuation, add_special_tokens=False)["input_ids"]
@@ -304,7 +292,7 @@ def isotropy_of_texts(
                 )
             yield states[-1][0]
 
-    with _evaluated(model):
+    with torch.no_grad(), evaluation_mode(model):
         return isotropy(hidden_states())
 
 

@@ -16,9 +16,9 @@ from hf_contrastive.generation.goal_states import (
     check_vocabularies,
     check_window,
     read_prompts,
-    reading,
 )
 from hf_contrastive.generation.row_decoding import RowDecoder, row_draws, take_rows
+from hf_contrastive.utils import evaluation_mode
 
 
 @dataclass
@@ -183,7 +183,7 @@ def filter_generations(
 
     rows = [_Row(prompt, sample) for prompt in range(len(prompts)) for sample in range(num_samples)]
     size = len(rows) if max_rows is None else max_rows
-    with reading(model, reward_model):
+    with torch.no_grad(), evaluation_mode(model, reward_model):
         for first in range(0, len(rows), size):
             _write(
                 rows[first : first + size], model, decoder, scores, prompts,

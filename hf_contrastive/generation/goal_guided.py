@@ -19,9 +19,9 @@ from hf_contrastive.generation.goal_states import (
     check_window,
     left_padded,
     read_prompts,
-    reading,
 )
 from hf_contrastive.generation.row_decoding import RowDecoder, row_draws, text_window
+from hf_contrastive.utils import evaluation_mode
 
 
 Confidence = Callable[[str, list[str], str], float]
@@ -202,7 +202,7 @@ def goal_guided_generate(
         model, reward_model, goal, tokenizer, decoder, num_beams, samples_per_beam, max_steps, max_step_tokens,
         goal_weight, confidence, ratio, temperature_beams, with_prefix, seed,
     )  # fmt: skip
-    with reading(model, reward_model):
+    with torch.no_grad(), evaluation_mode(model, reward_model):
         found = []
         for number, (ids, mask) in enumerate(zip(prompts.ids, prompts.mask, strict=True)):
             tokens = ids[mask.bool()].tolist()

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import contextlib
 import logging
 import weakref
-from collections.abc import Generator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from transformers.cache_utils import LinearAttentionCacheLayerMixin
 
 from hf_contrastive.generation.candidates import _alike
@@ -369,20 +368,6 @@ def check_count(name: str, value: Any, least: int = 1) -> int:
     return value
 
 
-@contextlib.contextmanager
-def reading(*models: nn.Module | None) -> Generator[None]:
-    """No gradient, no dropout; every submodule's own mode is restored afterwards."""
-    training = [module for model in models if model is not None for module in model.modules() if module.training]
-    for module in training:
-        module.training = False
-    try:
-        with torch.no_grad():
-            yield
-    finally:
-        for module in training:
-            module.training = True
-
-
 __all__ = [
     "Prompts",
     "StateReader",
@@ -392,5 +377,4 @@ __all__ = [
     "check_window",
     "left_padded",
     "read_prompts",
-    "reading",
 ]

@@ -18,9 +18,9 @@ from hf_contrastive.generation.goal_states import (
     check_vocabularies,
     check_window,
     read_prompts,
-    reading,
 )
 from hf_contrastive.generation.row_decoding import text_window
+from hf_contrastive.utils import evaluation_mode
 
 
 class GoalSteering(LogitsProcessor):
@@ -103,7 +103,7 @@ class GoalSteering(LogitsProcessor):
         likely = scores.log_softmax(-1)
         best, tokens = likely.topk(min(self.top_k, likely.shape[-1]), dim=-1)
         if self.weight:
-            with reading(self.reward_model):
+            with torch.no_grad(), evaluation_mode(self.reward_model):
                 best = best + self.weight * self._q_values(input_ids, tokens).to(best)
         return torch.full_like(likely, -torch.inf).scatter_(1, tokens, best)
 

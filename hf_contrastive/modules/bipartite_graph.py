@@ -122,11 +122,14 @@ class BipartiteGraph(nn.Module):
         if weights is None:
             # symmetric: the way back is the way there
             return _Propagate.apply(x, self.weights.to(x.dtype), self.starts, self.columns, None)
+        self._check_weights(weights)
+        return _Propagate.apply(x, weights.to(x.dtype), self.starts, self.columns, self.mirror)
+
+    def _check_weights(self, weights: Tensor) -> None:
         if weights.shape != self.weights.shape:
             raise ValueError(
                 f"`weights` has shape {list(weights.shape)}, expected one for each of {self.num_edges} edges."
             )
-        return _Propagate.apply(x, weights.to(x.dtype), self.starts, self.columns, self.mirror)
 
     def _check_rows(self, x: Tensor) -> None:
         if x.dim() != 2 or len(x) != self.num_nodes:
@@ -148,6 +151,8 @@ class BipartiteGraph(nn.Module):
             `Tensor` `[num_nodes, dim]`.
         """
         self._check_rows(x)
+        if weights is not None:
+            self._check_weights(weights)
         return _MeanOfSteps.apply(x, self._work(x, weights), steps)
 
     def rows_of_mean(
@@ -163,6 +168,9 @@ class BipartiteGraph(nn.Module):
         Returns:
             `(means [n + m, dim], table rows [n + m, dim])`.
         """
+        for name, table, count in (("users", users, self.num_users), ("items", items, self.num_items)):
+            if table.dim() != 2 or len(table) != count:
+                raise ValueError(f"`{name}` has shape {list(table.shape)}, expected [{count}, dim].")
         nodes = torch.cat([user_ids, item_ids + self.num_users])
         return _RowsOfMean.apply(users, items, nodes, self._work(users), steps)
 
@@ -295,7 +303,8 @@ class _Work:
         for step in range(steps):
             shape = (len(x), x.shape[1])
             last = step == steps - 1 and not borrowed
-            self.step(total, x, out := torch.empty_like(x) if last else self.borrow(f"sum {step % 2}", shape, x))
+            out = torch.empty_like(x) if last else self.borrow(f"sum {step % 2}", shape, x)
+            self.step(total, x, out)
             total = out
         return total
 

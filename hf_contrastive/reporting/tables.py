@@ -152,7 +152,7 @@ def mean_and_spread(values: Sequence[float], digits: int = 2) -> str:
     ```
     """
     if not values:
-        raise ValueError("there are no values to take the mean of.")
+        raise ValueError("`values` is empty; give one number a seed.")
     mean = f"{statistics.mean(values):.{digits}f}"
     return f"{mean} ± {statistics.stdev(values):.{digits}f}" if len(values) > 1 else mean
 

@@ -10,10 +10,10 @@ import torch
 from torch.nn import functional as F
 from transformers.trainer_utils import speed_metrics
 
-from hf_contrastive.modeling_utils import evaluation_mode
 from hf_contrastive.training.probes import limit_rows
 from hf_contrastive.training.trainer import ContrastiveTrainer
 from hf_contrastive.training.unwrap import unwrap_model
+from hf_contrastive.utils import evaluation_mode
 
 
 class LanguageModelTrainer(ContrastiveTrainer):

@@ -14,10 +14,10 @@ from transformers.trainer_utils import speed_metrics
 
 from hf_contrastive.distributed import all_reduce_sum
 from hf_contrastive.evaluation import answer_metrics
-from hf_contrastive.modeling_utils import evaluation_mode
 from hf_contrastive.training.probes import limit_rows
 from hf_contrastive.training.trainer import ContrastiveTrainer
 from hf_contrastive.training.unwrap import unwrap_model
+from hf_contrastive.utils import evaluation_mode
 
 
 #: scalars of the model's output whose means over the steps since the last log are logged

@@ -145,6 +145,24 @@ def table_of(found: Mapping[str, Sequence[Mapping[str, Any]]], trials: Mapping[s
     return table
 
 
+def trials_of(searched: Mapping[str, Sequence[tuple[Mapping[str, Any], float]]], title: str) -> list[dict[str, Any]]:
+    """Every setting that was tried, with what it was judged by.
+
+    Args:
+        searched (`Mapping`): by system the trials and their figures, with the first seed.
+        title (`str`): of the column of figures.
+    """
+    return [
+        {
+            "model": REGISTRY[slug].title,
+            "setting": ", ".join(f"{key} {value}" for key, value in trial.items()) or "-",
+            title: f"{figure:.4f}",
+        }
+        for slug, trials in searched.items()
+        for trial, figure in trials
+    ]
+
+
 def _columns(first: Mapping[str, Any]) -> list[tuple[str, str, int]]:
     short, long = min(first["ks"]), max(first["ks"])
     row = first["ranking"][0]
@@ -158,6 +176,7 @@ def section(
     args: argparse.Namespace,
     extra: Sequence[str],
     table: Sequence[Mapping[str, Any]],
+    searched: Mapping[str, Sequence[tuple[Mapping[str, Any], float]]],
     first: Mapping[str, Any],
     count: int,
     level: str,
@@ -182,6 +201,10 @@ def section(
         if first["select_on"] == "valid"
         else "TEST part (as the figure it repeats was chosen: not an honest one)"
     )
+    search = []
+    if count > 1:
+        title = f"{first['select_on']} R@{max(first['ks'])}"
+        search = [f"All settings, seed {args.seeds[0]}:", "", markdown_table(trials_of(searched, title)), ""]
     lines = [
         f"{level} {args.name}",
         "",
@@ -192,6 +215,7 @@ def section(
         "",
         markdown_table(table),
         "",
+        *search,
         f"{first['machine']}; {first['date']}. Command:",
         "",
         f"    {shlex.join(words)}",
@@ -215,16 +239,18 @@ def main() -> None:
 
     found: dict[str, list[dict[str, Any]]] = {}
     chosen: dict[str, Any] = {}
+    searched: dict[str, list[tuple[Mapping[str, Any], float]]] = {}
     count = 1
     for slug in systems:
         trials = settings["systems"][slug].get("trials") or [{}]
         count = len(trials)
-        runs = []
+        runs: list[dict[str, Any]] = []
         for number, trial in enumerate(trials):
             folder = args.out / f"{file_label(args.name)}-{slug}-{number}-{args.seeds[0]}"
             runs.append(run_one(slug, words_of(settings, slug, trial, extra), args.seeds[0], folder))
         best = max(range(count), key=lambda number: _chosen(runs[number]))
         chosen[slug] = trials[best]
+        searched[slug] = [(trial, _chosen(run)) for trial, run in zip(trials, runs, strict=True)]
         found[slug] = [runs[best]]
         for seed in args.seeds[1:]:
             folder = args.out / f"{file_label(args.name)}-{slug}-{best}-{seed}"
@@ -233,12 +259,12 @@ def main() -> None:
     first = next(iter(found.values()))[0]
     metrics_table(table, title=f"{args.name}: {count} trials for every system")
     if args.page:
-        write_section(args.page, args.name, section(args, extra, table, first, count, "##"))
+        write_section(args.page, args.name, section(args, extra, table, searched, first, count, "##"))
         say(f"written: section {args.name!r} of {args.page}")
     if args.cards:
         for slug in systems:
             card = ROOT / REGISTRY[slug].card
-            write_section(card, args.name, section(args, extra, table, first, count, "###"))
+            write_section(card, args.name, section(args, extra, table, searched, first, count, "###"))
             say(f"written: section {args.name!r} of {shown_path(card, ROOT)}")
 
 

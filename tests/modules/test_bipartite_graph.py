@@ -202,3 +202,16 @@ def test_bad_rows():
         graph.propagate(torch.ones(3, 4))
     with pytest.raises(ValueError, match=r"`weights` has shape \[2\], expected one for each of"):
         graph.propagate(torch.ones(16, 4), torch.ones(2))
+
+
+def test_tables_and_weights_of_another_graph():
+    graph, _ = make()
+    users, items, one = torch.zeros(graph.num_users, 2), torch.zeros(graph.num_items, 2), torch.tensor([0])
+    for message, tables in (
+        (r"`users` has shape", (users[1:], items)),
+        (r"`items` has shape .*, dim\]", (users, items[0])),
+    ):
+        with pytest.raises(ValueError, match=message):
+            graph.rows_of_mean(*tables, one, one, 1)
+    with pytest.raises(ValueError, match=r"`weights` has shape \[2\], expected one for each of"):
+        graph.mean_of_steps(torch.cat([users, items]), 1, torch.ones(2))

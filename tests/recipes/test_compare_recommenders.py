@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import sys
 
 import pytest
@@ -54,7 +55,10 @@ def test_comparison_of_two_recommenders(tmp_path, capsys):
     text = page.read_text()
     assert "| popularity |" in text
     assert "over the seeds 0, 1" in text
-    assert text.count("learning_rate 0.05") == 2
+    assert text.count("learning_rate 0.05") == 4  # of both systems, as chosen and among all settings
+    tried = json.loads((out / "planted-mf-0-0" / "all_results.json").read_text())
+    figure = next(row for row in tried["ranking"] if row["model"] == "Matrix factorisation")["valid"]["recall@20"]
+    assert re.search(rf"\| Matrix factorisation \| [^|]+ \| {figure:.4f} \|", text)  # a setting that was not chosen
     rows = [
         next(
             row

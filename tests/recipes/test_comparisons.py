@@ -28,5 +28,5 @@ def test_words_and_names(tmp_path):
 def test_spread_over_seeds():
     assert mean_and_spread([1.0, 3.0], 1) == "2.0 ± 1.4"
     assert mean_and_spread([0.12345], 3) == "0.123"
-    with pytest.raises(ValueError, match="no values"):
+    with pytest.raises(ValueError, match="is empty; give one number"):
         mean_and_spread([])

@@ -18,9 +18,10 @@ from hf_contrastive.distributed import all_gather_no_grad
 from hf_contrastive.families.recommender.configuration_recommender import RecommenderConfig
 from hf_contrastive.families.recommender.serving import RecommendsItems
 from hf_contrastive.losses import bpr_loss, embedding_penalty, info_nce
-from hf_contrastive.modeling_utils import ContrastivePreTrainedModel, evaluation_mode
+from hf_contrastive.modeling_utils import ContrastivePreTrainedModel
 from hf_contrastive.modules.bipartite_graph import BipartiteGraph
 from hf_contrastive.modules.interaction_history import InteractionHistory
+from hf_contrastive.utils import evaluation_mode
 
 
 ID_MAPS = "id_maps.json"

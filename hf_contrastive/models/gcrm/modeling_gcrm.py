@@ -21,10 +21,10 @@ from hf_contrastive.losses import (
     goal_state_index,
     sorted_goal_draws,
 )
-from hf_contrastive.modeling_utils import evaluation_mode
 from hf_contrastive.models.gcrm.configuration_gcrm import GoalConditionedRewardConfig
 from hf_contrastive.models.gcrm.scoring_gcrm import AnswerScores, find_tokenizer, score_answers, text_batches
 from hf_contrastive.modules.reward_readout import ValueHead, check_goal_state, goal_similarity
+from hf_contrastive.utils import evaluation_mode
 
 
 @dataclass

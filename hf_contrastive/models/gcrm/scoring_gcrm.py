@@ -10,7 +10,7 @@ from typing import Any
 import torch
 
 from hf_contrastive.data.preference_tokens import EncodedAnswer, encode_answer
-from hf_contrastive.modeling_utils import evaluation_mode
+from hf_contrastive.utils import evaluation_mode
 
 
 @dataclass
