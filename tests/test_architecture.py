@@ -18,7 +18,7 @@ BASE = {"modeling_utils", "configuration_utils", "auto_registration", "outputs",
 DOORS: dict[str, set[str]] = {
     "losses": {"distributed"},
     "modules": {"losses", "distributed", "tensor_utils"},
-    "families": {"modules", "losses", "data", *BASE},
+    "families": {"modules", "losses", "data", "vector_index", *BASE},
     "backbones": BASE,
     "models": {"families", "generation", "modules", "losses", "data", "backbones", *BASE},
     "data": {"distributed"},
@@ -26,6 +26,7 @@ DOORS: dict[str, set[str]] = {
     "metrics": {"evaluation"},
     "generation": {"distributed", "outputs"},
     "reporting": {"evaluation"},
+    "vector_index": {"hub", "tensor_utils"},
     # the gate through which checkpoints come and go: what `from_pretrained`, the trainer and the recipes all use
     "hub": {"modeling_utils"},
     "training": {"hub", "evaluation", "reporting", "modules", *BASE},
@@ -43,7 +44,7 @@ DOORS: dict[str, set[str]] = {
         "training",
         *BASE,
     },
-    "cli": {"data", "evaluation", "hub", "generation", "models", "reporting", "training", *BASE},
+    "cli": {"data", "evaluation", "hub", "generation", "models", "reporting", "training", "vector_index", *BASE},
     "modeling_utils": {"configuration_utils", "hub", "modules"},
     "configuration_utils": {"auto_registration", "hub"},
 }

@@ -1,4 +1,4 @@
-"""The benchmark of recommenders still puts every system together, and what it takes times of works."""
+"""The benchmark of recommenders still puts every system together, and what it takes times of works; that of indexes runs."""
 
 from __future__ import annotations
 
@@ -51,3 +51,25 @@ def test_answering_process(recsys, tmp_path):
     with pytest.raises(SystemExit, match=r"adds\.py ended with 3 at 'end'"):
         process.ask("end")
     process.close()
+
+
+@pytest.fixture
+def vector_index(monkeypatch):
+    monkeypatch.syspath_prepend(str(BENCHMARKS))
+    import vector_index
+
+    return vector_index
+
+
+def test_every_kind_of_index_is_measured(vector_index, tmp_path, monkeypatch):
+    page = tmp_path / "page.md"
+    words = ["--quick", "--sizes", "600", "--output", str(page)]
+    monkeypatch.setattr(sys, "argv", ["vector_index.py", *words])
+    vector_index.main(words)
+    text = page.read_text()
+    assert all(f"| {name} | " in text for name in (*vector_index.KINDS, *vector_index.VARIANTS))
+    assert "### 600 vectors of 32 numbers" in text
+    assert "- Goal: recall@10 of at least 0.95 at the default settings: hnsw, 600 vectors met" in text
+    assert str(tmp_path) not in text
+    with pytest.raises(SystemExit):  # numbers of a quick run do not go into RESULTS.md
+        vector_index.parse(["--quick"])

@@ -13,6 +13,7 @@ from hf_contrastive.cli import (
     evaluate,
     filter,
     generate,
+    index,
     info,
     list_systems,
     plot,
@@ -92,6 +93,7 @@ def build_app() -> typer.Typer:
         context_settings={"help_option_names": [], "ignore_unknown_options": True, "allow_interspersed_args": False},
     )(train.command)
     app.command("embed", cls=ExampleCommand, rich_help_panel=WORK, epilog=embed.EXAMPLES)(embed.command)
+    app.add_typer(index.build(), name="index", rich_help_panel=WORK)
     app.add_typer(evaluate.build(), name="evaluate", rich_help_panel=WORK)
     app.command("score", cls=ExampleCommand, rich_help_panel=WORK, epilog=score.EXAMPLES)(score.command)
     app.command("generate", cls=ExampleCommand, rich_help_panel=WORK, epilog=generate.EXAMPLES)(generate.command)

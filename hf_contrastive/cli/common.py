@@ -64,6 +64,7 @@ class ExampleGroup(TyperGroup):
         "env",
         "train",
         "embed",
+        "index",
         "evaluate",
         "score",
         "generate",

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import csv
-import json
 import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -23,9 +21,9 @@ from hf_contrastive.cli.common import (
     print_note,
     print_table,
     quiet_libraries,
-    replace_file,
 )
 from hf_contrastive.cli.evaluate import OUT, Device
+from hf_contrastive.cli.rows_file import RowsFile, check_rows_file
 
 
 EXAMPLES = examples(
@@ -35,7 +33,6 @@ EXAMPLES = examples(
     "hf-contrastive recommend out/mf-planted --users-file users.txt -o lists.parquet",
 )
 LIST, TITLES = "Lists", "Titles"
-ENDINGS = (".jsonl", ".csv", ".parquet")
 NEW = "new user"
 #: names under which titles are found when the user names no column
 TITLE_COLUMNS = ("title", "item_title", "movie_title", "product_title", "name", "item_name")
@@ -91,7 +88,7 @@ def command(
     What they have, in training or by --history, is left out. Somebody new needs MF, LightGCN, SGL, SimGCL or BM3.
     """
     users = _users(user, users_file, history)
-    _check_output(output, overwrite)
+    check_rows_file(output, overwrite, "lists.csv")
     if titles is None and (title_column or item_column):
         raise WrongUsage("--title-column and --item-column say where to look in the file of --titles; give that, too.")
     rows = None if titles is None else _open_titles(titles, title_column, item_column)
@@ -108,7 +105,7 @@ def command(
     with contextlib.ExitStack() as stack:
         writer = progress = None
         if output is not None:
-            writer = stack.enter_context(_Writer(output, recommender.model, named is not None))
+            writer = stack.enter_context(_writer(output, recommender.model, named is not None))
             progress = stack.enter_context(Progress("recommending", len(users), unit="users"))
         for start in range(0, len(users), _CHUNK):
             part = users[start : start + _CHUNK]
@@ -116,7 +113,7 @@ def command(
             if writer is None or as_json:
                 told += lists
             if writer is not None and progress is not None:
-                writer.write(lists)
+                writer.write({"user": one["user"], **item} for one in lists for item in one["items"])
                 progress.advance(len(part))
     if as_json:
         about = {"checkpoint": recommender.name, **settings}
@@ -150,20 +147,6 @@ def _users(user: Sequence[str] | None, users_file: Path | None, history: Sequenc
             raise WrongUsage(f"--users-file {users_file} holds no user; write one a line.")
         found += lines
     return list(dict.fromkeys(found))
-
-
-def _check_output(output: Path | None, overwrite: bool) -> None:
-    if output is None:
-        return
-    if output.suffix not in ENDINGS:
-        raise WrongUsage(
-            f"--output is {str(output)!r}, which ends in {output.suffix or 'nothing'}; expected one of {', '.join(ENDINGS)}, for "
-            f"example -o {output.with_suffix('.csv')}."
-        )
-    if output.is_dir():
-        raise WrongUsage(f"--output {output} is a folder; give a file, for example -o {output / 'lists.csv'}.")
-    if output.exists() and not overwrite:
-        raise CliError(f"{output} exists; nothing was changed. Type --overwrite to replace it, or another -o.")
 
 
 # ---------------------------------------------------------------------------------------------------------------- model
@@ -340,54 +323,16 @@ def _read_titles(rows: _Titles, model: Any) -> dict[str, str]:
 # --------------------------------------------------------------------------------------------------------------- output
 
 
-class _Writer:
-    """Lists to a file, one line an item, while they are made; the file appears when all are written."""
-
-    def __init__(self, path: Path, model: Any, titled: bool) -> None:
-        self.path, self.lines = path, 0
-        self.columns = ["user", "rank", "item", *(["title"] if titled else []), "score"]
-        path.parent.mkdir(parents=True, exist_ok=True)
-        self.temporary = path.with_name(path.name + ".tmp")
-        if path.suffix == ".parquet":
-            import pyarrow as pa
-            import pyarrow.parquet as pq
-
-            item = pa.int64() if model.item_tokens is None else pa.string()
-            types = {
-                "user": pa.string(),
-                "rank": pa.int32(),
-                "item": item,
-                "title": pa.string(),
-                "score": pa.float32(),
-            }
-            self.schema = pa.schema([(name, types[name]) for name in self.columns])
-            self.file: Any = pq.ParquetWriter(self.temporary, self.schema)
-        else:
-            self.file = self.temporary.open("w", encoding="utf-8", newline="")
-        if path.suffix == ".csv":
-            csv.writer(self.file, lineterminator="\n").writerow(self.columns)
-
-    def write(self, lists: Sequence[dict[str, Any]]) -> None:
-        rows = [{"user": one["user"], **item} for one in lists for item in one["items"]]
-        self.lines += len(rows)
-        if self.path.suffix == ".parquet":
-            import pyarrow as pa
-
-            self.file.write_table(pa.Table.from_pylist(rows, schema=self.schema))
-        elif self.path.suffix == ".csv":
-            csv.DictWriter(self.file, self.columns, lineterminator="\n").writerows(rows)
-        else:
-            self.file.writelines(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
-
-    def __enter__(self) -> _Writer:
-        return self
-
-    def __exit__(self, *error: Any) -> None:
-        self.file.close()
-        if error[0] is None:
-            replace_file(self.temporary, self.path)
-        else:
-            self.temporary.unlink()
+def _writer(path: Path, model: Any, titled: bool) -> RowsFile:
+    """For lists, one line an item."""
+    types = {
+        "user": "string",
+        "rank": "int32",
+        "item": "int64" if model.item_tokens is None else "string",
+        **({"title": "string"} if titled else {}),
+        "score": "float32",
+    }
+    return RowsFile(path, types)
 
 
 def _show(lists: Sequence[dict[str, Any]], history: Sequence[Any] | None, titled: bool) -> None:

@@ -20,6 +20,10 @@ COMMANDS = [
     ["env"],
     ["train"],
     ["embed"],
+    ["index"],
+    ["index", "build"],
+    ["index", "search"],
+    ["index", "info"],
     ["evaluate"],
     ["evaluate", "knn"],
     ["evaluate", "linear"],
@@ -58,7 +62,7 @@ def test_looking_around_imports_neither_torch_nor_transformers():
         "for words in (['--help'], ['list'], ['list', '--json'], ['embed', '--help'], ['train', '--help'],\n"
         "              ['embed', 'x', 'y', '-o', 'z.txt'], ['train', 'nothing'],\n"
         "              ['score', '--help'], ['score', 'x'], ['filter', '--help'], ['clones', '--help'],\n"
-        "              ['recommend', '--help']): main(words)\n"
+        "              ['recommend', '--help'], ['index', 'build', '--help'], ['index', 'search', 'x']): main(words)\n"
         "sys.stderr.write('loaded:' + str([n for n in ('torch', 'transformers', 'datasets') if n in sys.modules]))"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
-import os
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -12,8 +10,21 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from hf_contrastive.vector_index.faiss_tools import (
+    as_rows,
+    check_options,
+    default_lists,
+    fingerprint,
+    import_faiss,
+    read_index,
+    search_options,
+    write_index,
+)
+
 
 KINDS = ("flat", "ivf", "hnsw")
+_OPTIONS = {"flat": (), "ivf": ("nlist", "nprobe"), "hnsw": ("links", "ef_search")}
+_OTHERWISE = "Without one, recommend() scores every item, exactly."
 
 
 class ItemIndex:
@@ -41,7 +52,7 @@ class ItemIndex:
     """
 
     def __init__(self, index: Any) -> None:
-        faiss = _faiss()
+        faiss = import_faiss(_OTHERWISE)
         types = {"flat": faiss.IndexFlat, "ivf": faiss.IndexIVFFlat, "hnsw": faiss.IndexHNSWFlat}
         kind = next((name for name, one in types.items() if isinstance(index, one)), None)
         if kind is None or index.metric_type != faiss.METRIC_INNER_PRODUCT:
@@ -77,23 +88,15 @@ class ItemIndex:
             ImportError: faiss is missing.
             ValueError: an unknown kind, options of another kind or out of range, or vectors that are not finite.
         """
-        faiss = _faiss()
+        faiss = import_faiss(_OTHERWISE)
         given = {"nlist": nlist, "nprobe": nprobe, "links": links, "ef_search": ef_search}
-        own = {"ivf": ("nlist", "nprobe"), "hnsw": ("links", "ef_search")}.get(kind, ())
-        if kind not in KINDS:
-            raise ValueError(f"`kind` is {kind!r}; expected one of {', '.join(KINDS)}.")
-        strange = [name for name, value in given.items() if value is not None and name not in own]
-        if strange:
-            raise ValueError(f"kind={kind!r} has no {strange[0]}; its options are: {', '.join(own) or 'none'}.")
-        low = next((name for name, value in given.items() if value is not None and value < 1), None)
-        if low is not None:
-            raise ValueError(f"`{low}` is {given[low]}; expected 1 or more.")
-        vectors = _array(item_vectors, "item_vectors")
+        check_options(kind, _OPTIONS, given)
+        vectors = as_rows(item_vectors, "item_vectors")
         count, dim = vectors.shape
         if kind == "flat":
             index = faiss.IndexFlatIP(dim)
         elif kind == "ivf":
-            nlist = max(1, min(int(4 * count**0.5), count // 39)) if nlist is None else nlist
+            nlist = default_lists(count) if nlist is None else nlist
             if nlist > count:
                 raise ValueError(f"`nlist` is {nlist}, but there are {count} items; expected at most as many.")
             index = faiss.IndexIVFFlat(faiss.IndexFlatIP(dim), dim, nlist, faiss.METRIC_INNER_PRODUCT)
@@ -118,7 +121,7 @@ class ItemIndex:
     @cached_property
     def fingerprint(self) -> str:
         """Number of items, size and hash of the vectors, read back from the index."""
-        return _fingerprint(self.index.reconstruct_n(0, self.num_items))
+        return fingerprint(self.index.reconstruct_n(0, self.num_items))
 
     def ready_for(self, model: Any) -> bool:
         """Whether the index holds the item vectors that the model has now; a model that was trained further needs a new one.
@@ -126,7 +129,7 @@ class ItemIndex:
         Args:
             model ([`RecommenderModel`]): to recommend with.
         """
-        found = model.kept("fingerprint", lambda: _fingerprint(_array(model.vectors()[1], "item vectors")))
+        found = model.kept("fingerprint", lambda: fingerprint(as_rows(model.vectors()[1], "item vectors")))
         return found == self.fingerprint
 
     def search(self, user_vectors: Tensor | np.ndarray, k: int = 10) -> tuple[Tensor, Tensor]:
@@ -149,17 +152,12 @@ class ItemIndex:
 
     def _search(self, user_vectors: Tensor | np.ndarray, k: int, effort: int) -> tuple[Tensor, Tensor]:
         """`effort` times as many clusters, or items in view, as usual."""
-        queries = _array(user_vectors, "user_vectors")
+        queries = as_rows(user_vectors, "user_vectors")
         if queries.shape[1] != self.dim:
             raise ValueError(f"`user_vectors` have {queries.shape[1]} numbers, but the index has {self.dim}.")
         if not len(queries):
             return torch.zeros(0, k), torch.zeros(0, k, dtype=torch.long)
-        options = {}
-        if self.kind == "ivf":
-            probes = min(self.index.nlist, effort * self.index.nprobe)
-            options["params"] = _faiss().SearchParametersIVF(nprobe=probes)
-        elif self.kind == "hnsw":
-            options["params"] = _faiss().SearchParametersHNSW(efSearch=max(k, effort * self.index.hnsw.efSearch))
+        options = search_options(self.index, k, effort)
         scores, items = (torch.from_numpy(found) for found in self.index.search(queries, k, **options))
         return torch.where(items >= 0, scores, -torch.inf), items
 
@@ -173,7 +171,7 @@ class ItemIndex:
         Returns:
             `float`: 0 to 1; 1 for `"flat"`.
         """
-        queries = _array(user_vectors, "user_vectors")
+        queries = as_rows(user_vectors, "user_vectors")
         if not len(queries):
             raise ValueError("`user_vectors` has no row; give the vectors of some users.")
         _, found = self.search(queries, k)
@@ -188,14 +186,7 @@ class ItemIndex:
         Args:
             path (`str` or `Path`): file, for example `items.faiss`.
         """
-        path = Path(path).expanduser()
-        path.parent.mkdir(parents=True, exist_ok=True)
-        temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-        try:
-            _faiss().write_index(self.index, str(temporary))
-            os.replace(temporary, path)
-        finally:
-            temporary.unlink(missing_ok=True)
+        write_index(self.index, Path(path).expanduser())
 
     @classmethod
     def load(cls, path: str | Path) -> ItemIndex:
@@ -211,40 +202,10 @@ class ItemIndex:
         path = Path(path).expanduser()
         if not path.is_file():
             raise FileNotFoundError(f"no index {path}; make one with model.build_index().save({str(path)!r}).")
-        try:
-            index = _faiss().read_index(str(path))
-        except RuntimeError as error:
-            raise ValueError(f"{path} is no index of faiss, or was cut short: {str(error).splitlines()[0]}") from error
-        return cls(index)
+        return cls(read_index(path, _OTHERWISE))
 
     def __repr__(self) -> str:
         return f"ItemIndex(kind={self.kind!r}, num_items={self.num_items}, dim={self.dim})"
-
-
-def _faiss() -> Any:
-    try:
-        import faiss
-    except ImportError as error:
-        raise ImportError(
-            "an index needs faiss: pip install faiss-cpu. Without one, recommend() scores every item, exactly."
-        ) from error
-    return faiss
-
-
-def _array(vectors: Tensor | np.ndarray, name: str) -> np.ndarray:
-    """Rows as faiss takes them."""
-    rows = vectors.detach().float().cpu().numpy() if isinstance(vectors, Tensor) else np.asarray(vectors)
-    if rows.ndim != 2:
-        raise ValueError(f"`{name}` has shape {list(rows.shape)}, expected [rows, dim].")
-    rows = np.ascontiguousarray(rows, dtype=np.float32)
-    if not np.isfinite(rows).all():
-        raise ValueError(f"`{name}` holds NaN or infinity; the training diverged. Take an earlier checkpoint.")
-    return rows
-
-
-def _fingerprint(rows: np.ndarray) -> str:
-    digest = hashlib.blake2b(np.ascontiguousarray(rows).data, digest_size=16).hexdigest()
-    return f"{rows.shape[0]}x{rows.shape[1]}:{digest}"
 
 
 __all__ = ["KINDS", "ItemIndex"]
