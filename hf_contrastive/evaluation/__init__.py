@@ -11,11 +11,23 @@ from hf_contrastive.evaluation.geometry import (
     positive_negative_similarity,
     uniformity,
 )
+from hf_contrastive.evaluation.identification import identification_accuracy
 from hf_contrastive.evaluation.intervals import bootstrap_interval
 from hf_contrastive.evaluation.linear import linear_probe
+from hf_contrastive.evaluation.linkage import (
+    HardNegatives,
+    Links,
+    choose_clustering,
+    choose_match_threshold,
+    clustering_scores,
+    link_to_exemplars,
+    linkage_accuracy,
+    mine_hard_negatives,
+    single_link_clusters,
+)
 from hf_contrastive.evaluation.neighbours import knn_accuracy, knn_predict, nearest_neighbours, one_shot_accuracy
 from hf_contrastive.evaluation.recommendation import rank_items, recommendation_metrics
-from hf_contrastive.evaluation.retrieval import retrieval_metrics
+from hf_contrastive.evaluation.retrieval import paired_retrieval_metrics, retrieval_metrics
 from hf_contrastive.evaluation.reward import (
     FilteredVote,
     answer_metrics,
@@ -35,30 +47,48 @@ from hf_contrastive.evaluation.text import (
     mauve,
     repetition,
 )
+from hf_contrastive.evaluation.verification import verification_metrics
+from hf_contrastive.evaluation.videos import video_average_precision, video_classification_metrics
+from hf_contrastive.evaluation.zero_shot import (
+    zero_shot_accuracy,
+    zero_shot_class_embeddings,
+    zero_shot_logits,
+    zero_shot_predictions,
+)
 
 
 __all__ = [
     "FilteredVote",
+    "HardNegatives",
+    "Links",
     "alignment",
     "answer_metrics",
     "auroc",
     "auroc_within",
     "bootstrap_interval",
+    "choose_clustering",
+    "choose_match_threshold",
+    "clustering_scores",
     "coherence",
     "continuation_log_probability",
     "diversity",
     "effective_rank",
     "embedding_std",
     "filtered_majority_vote",
+    "identification_accuracy",
     "isotropy",
     "isotropy_of_texts",
     "knn_accuracy",
     "knn_predict",
     "linear_probe",
+    "link_to_exemplars",
+    "linkage_accuracy",
     "mauve",
     "min_q_values",
+    "mine_hard_negatives",
     "nearest_neighbours",
     "one_shot_accuracy",
+    "paired_retrieval_metrics",
     "pairwise_accuracy",
     "partial_auroc",
     "positive_negative_similarity",
@@ -66,5 +96,13 @@ __all__ = [
     "recommendation_metrics",
     "repetition",
     "retrieval_metrics",
+    "single_link_clusters",
     "uniformity",
+    "verification_metrics",
+    "video_average_precision",
+    "video_classification_metrics",
+    "zero_shot_accuracy",
+    "zero_shot_class_embeddings",
+    "zero_shot_logits",
+    "zero_shot_predictions",
 ]

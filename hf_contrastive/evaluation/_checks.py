@@ -81,6 +81,56 @@ def as_labels(name: str, labels: Any, rows: int, of: str) -> np.ndarray:
     return array
 
 
+def as_numbers(name: str, values: Any) -> np.ndarray:
+    """A 1-D float64 array; refuses everything that is not one real number an entry."""
+    if isinstance(values, torch.Tensor):
+        if values.is_complex():
+            raise TypeError(f"`{name}` has dtype {values.dtype}; expected real numbers")
+        array = values.detach().cpu().to(torch.float64).numpy()  # numpy has no bfloat16, mps no float64
+    else:
+        try:
+            array = np.asarray(values)
+        except (TypeError, ValueError, RuntimeError) as error:
+            raise TypeError(f"`{name}` must be a sequence of numbers, got {type(values).__name__}: {error}") from error
+    if array.ndim != 1:
+        raise ValueError(f"`{name}` has shape {list(array.shape)}; expected one number an entry, [entries]")
+    if array.dtype.kind not in "biuf":
+        raise TypeError(f"`{name}` has dtype {array.dtype}; expected real numbers (a missing one is not)")
+    return array.astype(np.float64)
+
+
+def check_finite(name: str, values: np.ndarray) -> None:
+    bad = np.flatnonzero(~np.isfinite(values))
+    if len(bad):
+        raise ValueError(
+            f"`{name}`: {len(bad)} of {len(values)} values are NaN or infinity (first: index {bad[0]}); the model "
+            "diverged or the input is broken"
+        )
+
+
+def as_scores(name: str, values: Any) -> np.ndarray:
+    """A 1-D float64 array of finite numbers, at least one."""
+    array = as_numbers(name, values)
+    if not len(array):
+        raise ValueError(f"`{name}` is empty; at least one value is needed")
+    check_finite(name, array)
+    return array
+
+
+def as_binary(name: str, labels: Any, rows: int, of: str, yes: str = "correct") -> np.ndarray:
+    """A boolean array, one entry for each row of `of`; refuses everything but 0, 1, False, True. `yes`: what 1 means."""
+    if not isinstance(labels, (torch.Tensor, np.ndarray)):
+        labels = list(labels)
+    array = as_labels(name, labels, rows, of)
+    good = np.isin(array, (0, 1)) if array.dtype.kind in "iub" else np.zeros(len(array), bool)
+    if not good.all():
+        first = int(np.flatnonzero(~good)[0])
+        raise ValueError(
+            f"`{name}` holds {array[first].item()!r} at index {first}; expected 1 or True ({yes}) and 0 or False"
+        )
+    return array.astype(bool)
+
+
 def encode_labels(known: np.ndarray, other: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Classes of `known` in sorted order, and both label arrays as positions in it (-1: not among them)."""
     if (known.dtype.kind in "US") != (other.dtype.kind in "US"):

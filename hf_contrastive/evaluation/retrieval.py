@@ -23,20 +23,27 @@ def retrieval_metrics(
     relevant_pairs: Iterable[tuple[int, int]] | np.ndarray | None = None,
     ks: Sequence[int] = (1, 5, 10),
     precision_ks: Sequence[int] = (),
+    average_precision: bool = False,
+    per_query: bool = False,
     exclude_self: bool | None = None,
     metric: str = "cosine",
     chunk_size: int | None = None,
 ) -> dict[str, Any]:
-    """Recall@k, MAP@R, R-precision and mean reciprocal rank of nearest-neighbour retrieval.
+    """Recall@k, MAP@R, R-precision, mean reciprocal rank, median rank and mean average precision of nearest-neighbour
+    retrieval.
 
-    What is relevant to a query is told either by labels (gallery rows with the query's label) or by pairs (any number of
-    gallery rows a query). With R relevant rows for a query and P(i) the share of relevant ones among the first i:
+    What is relevant to a query is told by labels (gallery rows with the query's label), by a table of the gallery's labels
+    (gallery rows may have several) or by pairs (any number of gallery rows a query). With R relevant rows for a query and
+    P(i) the share of relevant ones among the first i:
 
     - `recall@k`: 1 if at least one of the first k is relevant (the use of the word in metric learning);
     - `r_precision`: P(R);
     - `map@r`: (1/R) sum over i = 1..R of P(i) if the i-th is relevant, else 0 (Musgrave et al., "A Metric Learning Reality
       Check", 2020, section 3.2);
-    - `mrr`: 1 / rank of the first relevant row, in the whole gallery;
+    - `mrr`: 1 / rank of the first relevant row, in the whole gallery; `median_rank`: the median of these ranks, counted from 1;
+    - `map` (only with `average_precision`): (1/R) sum over the whole ranking of P(i) if the i-th is relevant. GPR1200
+      (https://arxiv.org/abs/2111.13122) leaves the query itself in the ranking, where it is a hit of rank 1: that is
+      `exclude_self=False`;
     - `map@k` (only for `precision_ks`): (1/k) sum over i = 1..k of P(i) if the i-th is relevant, divided by k however many
       rows are relevant, as the code of https://arxiv.org/abs/2206.08726 does;
     - `precision@k` (only for `precision_ks`): P(k); with labels it is the micro-F1 of the k neighbours' labels as predictions.
@@ -48,17 +55,23 @@ def retrieval_metrics(
         query_x (`[Q, D]` array or tensor): query embeddings.
         gallery_x (`[N, D]` array or tensor, *optional*): where to search. Without it the queries search each other.
         query_labels (`[Q]` integers or strings, *optional*): classes or ids of the queries.
-        gallery_labels (`[N]` integers or strings, *optional*): the same for the gallery; left out with `gallery_x`.
+        gallery_labels (`[N]` integers or strings, or `[N, C]` of 0 and 1, *optional*): the same for the gallery; left out
+            with `gallery_x`. A table has a column for each of C classes, 1 where the row has it; the labels of the queries
+            are then columns, 0 to C-1.
         relevant_pairs (`(query row, gallery row)` pairs, *optional*): relevance without labels, `[P, 2]`.
         ks (`Sequence[int]`, defaults to (1, 5, 10)): cut-offs of recall. All must fit the gallery.
         precision_ks (`Sequence[int]`, *optional*): cut-offs of `map@k` and `precision@k`. All must fit the gallery.
+        average_precision (`bool`, defaults to `False`): also `map`, for which the whole gallery is sorted.
+        per_query (`bool`, defaults to `False`): also the values of every query.
         exclude_self (`bool`, *optional*): leave gallery row i out for query i. On by default when there is no `gallery_x`.
         metric (`str`, defaults to `"cosine"`): `"cosine"` or `"euclidean"`.
         chunk_size (`int`, *optional*): queries at a time; memory is O(chunk_size * N).
 
     Returns:
-        `dict`: `recall@<k>` for every k, `map@<k>` and `precision@<k>` for every k of `precision_ks`, `map@r`, `r_precision`, `mrr` (all 0 to 1), `n_queries` (that were averaged),
-        `n_gallery`, `queries_without_relevant`, `metric`.
+        `dict`: `recall@<k>` for every k, `map@<k>` and `precision@<k>` for every k of `precision_ks`, `map` if asked for, `map@r`, `r_precision`, `mrr` (all 0 to 1), `median_rank`, `n_queries` (that were averaged),
+        `n_gallery`, `queries_without_relevant`, `metric`. With `per_query` also `per_query`, a `dict` of `ndarray` `[Q]`: the
+        names of the means, without `mrr` and `median_rank`, and `rank` (of the first relevant row). A query without a
+        relevant row has NaN, and 0 in `map@<k>` and `precision@<k>`.
 
     Raises:
         ValueError: wrong shapes, NaN or infinity, one class only, no relevant row at all, k larger than the gallery,
@@ -91,10 +104,12 @@ def retrieval_metrics(
             )
     relevance = _Relevance(query, gallery, alone, query_labels, gallery_labels, relevant_pairs)
 
-    hits = dict.fromkeys(cutoffs, 0.0)
-    averages, precisions = dict.fromkeys(depths, 0.0), dict.fromkeys(depths, 0.0)
-    average_precision = r_precision = reciprocal_rank = 0.0
-    counted = 0
+    # the value of every query
+    found: dict[str, np.ndarray] = {}
+
+    def note(name: str, rows: np.ndarray, values: torch.Tensor, otherwise: float = np.nan) -> None:
+        found.setdefault(name, np.full(len(query), otherwise))[rows] = values.double().cpu().numpy()
+
     for rows, scores in score_blocks(query, gallery, metric, exclude_self=exclude_self, chunk_size=chunk_size):
         relevant = relevance.block(rows)
         if exclude_self:
@@ -105,39 +120,87 @@ def retrieval_metrics(
         if not valid.any():
             continue
         scores, relevant, total = scores[valid], relevant[valid], total[valid]
-        counted += len(total)
-        _, found = top_k(scores, max(int(total.max()), *cutoffs, *depths, 1))
-        hit = relevant.gather(1, found)
+        numbers = rows.start + valid.nonzero().flatten().cpu().numpy()
+        if average_precision:
+            ranking = scores.sort(dim=1, descending=True, stable=True).indices
+        else:
+            ranking = top_k(scores, max(int(total.max()), *cutoffs, *depths, 1))[1]
+        hit = relevant.gather(1, ranking)
         for k in cutoffs:
-            hits[k] += float(hit[:, :k].any(1).sum())
+            note(f"recall@{k}", numbers, hit[:, :k].any(1))
         ranks = torch.arange(1, hit.shape[1] + 1, device=hit.device)
         inside = ranks <= total[:, None]
         precision = hit.cumsum(1).double() / ranks
         for k in depths:
-            averages[k] += float((precision * hit)[:, :k].sum()) / k
-            precisions[k] += float(precision[:, k - 1].sum())
-        average_precision += float(((precision * (hit & inside)).sum(1) / total).sum())
-        r_precision += float(((hit & inside).sum(1).double() / total).sum())
+            note(f"map@{k}", numbers, (precision * hit)[:, :k].sum(1) / k, otherwise=0.0)
+            note(f"precision@{k}", numbers, precision[:, k - 1], otherwise=0.0)
+        if average_precision:
+            note("map", numbers, (precision * hit).sum(1) / total)
+        note("map@r", numbers, (precision * (hit & inside)).sum(1) / total)
+        note("r_precision", numbers, (hit & inside).sum(1).double() / total)
         # rank of the best relevant row: everything above it, and equals in a lower row
         best = scores.masked_fill(~relevant, -torch.inf).max(1, keepdim=True).values
         first = (relevant & (scores == best)).to(torch.uint8).argmax(1)
         columns = torch.arange(scores.shape[1], device=scores.device)
         above = (scores > best) | ((scores == best) & (columns < first[:, None]))
-        reciprocal_rank += float((1 / (above.sum(1) + 1).double()).sum())
-    if not counted:
+        note("rank", numbers, above.sum(1) + 1)
+    if not found:
         raise ValueError("no query has a relevant row in the gallery; check the labels or pairs")
-    return {
-        **{f"recall@{k}": value / counted for k, value in hits.items()},
-        **{f"map@{k}": value / len(query) for k, value in averages.items()},
-        **{f"precision@{k}": value / len(query) for k, value in precisions.items()},
-        "map@r": average_precision / counted,
-        "r_precision": r_precision / counted,
-        "mrr": reciprocal_rank / counted,
-        "n_queries": counted,
+    ranks_of_first = found["rank"][~np.isnan(found["rank"])]
+    result: dict[str, Any] = {name: float(np.nanmean(values)) for name, values in found.items() if name != "rank"}
+    result |= {
+        "mrr": float((1 / ranks_of_first).mean()),
+        "median_rank": float(np.median(ranks_of_first)),
+        "n_queries": len(ranks_of_first),
         "n_gallery": len(gallery),
-        "queries_without_relevant": len(query) - counted,
+        "queries_without_relevant": len(query) - len(ranks_of_first),
         "metric": metric,
     }
+    if per_query:
+        result["per_query"] = found
+    return result
+
+
+def paired_retrieval_metrics(
+    x: Any, y: Any, *, ks: Sequence[int] = (1, 5, 10), metric: str = "cosine", chunk_size: int | None = None
+) -> dict[str, Any]:
+    """[`retrieval_metrics`] of two modalities in both directions: row i of one is the only answer to row i of the other.
+
+    Texts and images, texts and clips: recall@k is the share of queries whose partner is among the first k, the median rank
+    counts from 1.
+
+    Args:
+        x (`[N, D]` array or tensor): embeddings of one side, for example texts.
+        y (`[N, D]` array or tensor): of the other side; row i belongs to row i of `x`.
+        ks, metric, chunk_size: as in [`retrieval_metrics`].
+
+    Returns:
+        `dict`: `recall@<k>`, `mrr` and `median_rank` with the prefixes `x_to_y/` and `y_to_x/`, `n_pairs` and `metric`.
+
+    Raises:
+        ValueError: wrong shapes, NaN or infinity, k larger than the number of pairs.
+
+    Example:
+
+    ```python
+    >>> from hf_contrastive.evaluation import paired_retrieval_metrics
+    >>> found = paired_retrieval_metrics([[1.0, 0.0], [0.9, 0.1]], [[1.0, 0.0], [0.0, 1.0]], ks=(1,))
+    >>> found["x_to_y/recall@1"], found["y_to_x/recall@1"], found["x_to_y/median_rank"]
+    (0.5, 1.0, 1.5)
+
+    ```
+    """
+    left, right = as_pair("x", x, "y", y, same_shape=True)
+    own = np.arange(len(left))
+    pairs = np.stack([own, own], 1)
+    result: dict[str, Any] = {}
+    for direction, query, gallery in (("x_to_y", left, right), ("y_to_x", right, left)):
+        found = retrieval_metrics(
+            query, gallery, relevant_pairs=pairs, ks=ks, metric=metric, chunk_size=chunk_size, exclude_self=False
+        )
+        names = [name for name in found if name.startswith("recall@")]
+        result |= {f"{direction}/{name}": found[name] for name in (*names, "mrr", "median_rank")}
+    return {**result, "n_pairs": len(left), "metric": metric}
 
 
 class _Relevance:
@@ -156,6 +219,7 @@ class _Relevance:
         if (query_labels is None) == (relevant_pairs is None):
             raise ValueError("tell what is relevant by `query_labels` (and `gallery_labels`) or by `relevant_pairs`")
         self.pairs: torch.Tensor | None = None
+        self.table: torch.Tensor | None = None
         if relevant_pairs is not None:
             array = np.asarray(relevant_pairs if isinstance(relevant_pairs, np.ndarray) else list(relevant_pairs))
             if array.ndim != 2 or array.shape[1] != 2 or not len(array) or array.dtype.kind not in "iu":
@@ -174,6 +238,17 @@ class _Relevance:
             self.pairs = torch.as_tensor(array, device=self.device)
             return
         left = as_labels("query_labels", query_labels, len(query), "query_x")
+        table = None if gallery_labels is None else _as_table(gallery_labels, len(gallery))
+        if table is not None:
+            seen = np.unique(left)  # sorts strings, too
+            if left.dtype.kind not in "iu" or seen[0] < 0 or seen[-1] >= table.shape[1]:
+                raise ValueError(
+                    f"`gallery_labels` is a table of {table.shape[1]} columns, so `query_labels` must be columns, integers from "
+                    f"0 to {table.shape[1] - 1}; got {seen[0]!s} to {seen[-1]!s}"
+                )
+            self.table = torch.as_tensor(table, device=self.device)
+            self.left = torch.as_tensor(left.astype(np.int64), device=self.device)
+            return
         if gallery_labels is not None:
             right = as_labels("gallery_labels", gallery_labels, len(gallery), "gallery_x")
         elif alone:
@@ -192,9 +267,29 @@ class _Relevance:
 
     def block(self, rows: slice) -> torch.Tensor:
         """Boolean `[rows, N]`."""
+        if self.table is not None:
+            return self.table[:, self.left[rows]].T.contiguous()
         if self.pairs is None:
             return self.left[rows, None] == self.right[None, :]
         block = torch.zeros(rows.stop - rows.start, self.columns, dtype=torch.bool, device=self.device)
         pairs = self.pairs[self.starts[rows.start] : self.starts[rows.stop]]
         block[pairs[:, 0] - rows.start, pairs[:, 1]] = True
         return block
+
+
+def _as_table(labels: Any, rows: int) -> np.ndarray | None:
+    """Labels as a boolean table `[rows, classes]`; None when they are one label a row."""
+    array = labels.detach().cpu().numpy() if isinstance(labels, torch.Tensor) else np.asarray(labels)
+    if array.ndim != 2:
+        return None
+    if len(array) != rows or not array.shape[1]:
+        raise ValueError(
+            f"`gallery_labels` has shape {list(array.shape)}; expected [{rows}] or [{rows}, classes], a row for each row of "
+            "`gallery_x`"
+        )
+    if array.dtype.kind not in "biuf" or not np.isin(array, (0, 1)).all():
+        raise ValueError(
+            f"`gallery_labels` is a table of dtype {array.dtype} with other values than 0 and 1; expected 1 where the row has "
+            "the class and 0 elsewhere"
+        )
+    return array.astype(bool)

@@ -11,43 +11,7 @@ import numpy as np
 import torch
 from scipy import stats
 
-from hf_contrastive.evaluation._checks import as_labels
-
-
-def _as_numbers(name: str, values: Any) -> np.ndarray:
-    """A 1-D float64 array; refuses everything that is not one real number an entry."""
-    if isinstance(values, torch.Tensor):
-        if values.is_complex():
-            raise TypeError(f"`{name}` has dtype {values.dtype}; expected real numbers")
-        array = values.detach().cpu().to(torch.float64).numpy()  # numpy has no bfloat16, mps no float64
-    else:
-        try:
-            array = np.asarray(values)
-        except (TypeError, ValueError, RuntimeError) as error:
-            raise TypeError(f"`{name}` must be a sequence of numbers, got {type(values).__name__}: {error}") from error
-    if array.ndim != 1:
-        raise ValueError(f"`{name}` has shape {list(array.shape)}; expected one number an entry, [entries]")
-    if array.dtype.kind not in "biuf":
-        raise TypeError(f"`{name}` has dtype {array.dtype}; expected real numbers (a missing one is not)")
-    return array.astype(np.float64)
-
-
-def _check_finite(name: str, values: np.ndarray) -> None:
-    bad = np.flatnonzero(~np.isfinite(values))
-    if len(bad):
-        raise ValueError(
-            f"`{name}`: {len(bad)} of {len(values)} values are NaN or infinity (first: index {bad[0]}); the model "
-            "diverged or the input is broken"
-        )
-
-
-def _as_scores(name: str, values: Any) -> np.ndarray:
-    """A 1-D float64 array of finite numbers, at least one."""
-    array = _as_numbers(name, values)
-    if not len(array):
-        raise ValueError(f"`{name}` is empty; at least one value is needed")
-    _check_finite(name, array)
-    return array
+from hf_contrastive.evaluation._checks import as_binary, as_numbers, as_scores, check_finite
 
 
 def _as_answers(name: str, rows: Any) -> list[np.ndarray]:
@@ -60,28 +24,14 @@ def _as_answers(name: str, rows: Any) -> list[np.ndarray]:
             "one sequence for each answer, cut to its own tokens: "
             "[row[mask.bool()] for row, mask in zip(values, masks)]"
         )
-    arrays = [_as_numbers(f"{name}[{index}]", row) for index, row in enumerate(rows)]
+    arrays = [as_numbers(f"{name}[{index}]", row) for index, row in enumerate(rows)]
     if not arrays:
         raise ValueError(f"`{name}` is empty; at least one answer is needed")
     # one look at all tokens; which answer is at fault matters only when there is one
     if not np.isfinite(np.concatenate(arrays)).all():
         for index, array in enumerate(arrays):
-            _check_finite(f"{name}[{index}]", array)
+            check_finite(f"{name}[{index}]", array)
     return arrays
-
-
-def _as_binary(name: str, labels: Any, rows: int, of: str) -> np.ndarray:
-    """A boolean array, one entry for each row of `of`; refuses everything but 0, 1, False, True."""
-    if not isinstance(labels, (torch.Tensor, np.ndarray)):
-        labels = list(labels)
-    array = as_labels(name, labels, rows, of)
-    good = np.isin(array, (0, 1)) if array.dtype.kind in "iub" else np.zeros(len(array), bool)
-    if not good.all():
-        first = int(np.flatnonzero(~good)[0])
-        raise ValueError(
-            f"`{name}` holds {array[first].item()!r} at index {first}; expected 1 or True (correct) and 0 or False"
-        )
-    return array.astype(bool)
 
 
 def _check_skip(skip_tokens: int) -> int:
@@ -133,8 +83,8 @@ def auroc(scores: Any, labels: Any) -> float:
 
     ```
     """
-    values = _as_scores("scores", scores)
-    return _auroc(values, _as_binary("labels", labels, len(values), "scores"))
+    values = as_scores("scores", scores)
+    return _auroc(values, as_binary("labels", labels, len(values), "scores"))
 
 
 def auroc_within(scores: Any, labels: Any, questions: Any) -> float:
@@ -163,8 +113,8 @@ def auroc_within(scores: Any, labels: Any, questions: Any) -> float:
 
     ```
     """
-    values = _as_scores("scores", scores)
-    positive = _as_binary("labels", labels, len(values), "scores")
+    values = as_scores("scores", scores)
+    positive = as_binary("labels", labels, len(values), "scores")
     keys = _as_keys("questions", questions)
     if len(keys) != len(values):
         raise ValueError(f"there are {len(values)} scores and {len(keys)} questions; expected one a score")
@@ -210,7 +160,7 @@ def pairwise_accuracy(chosen_rewards: Any, rejected_rewards: Any) -> float:
 
     ```
     """
-    chosen, rejected = _as_scores("chosen_rewards", chosen_rewards), _as_scores("rejected_rewards", rejected_rewards)
+    chosen, rejected = as_scores("chosen_rewards", chosen_rewards), as_scores("rejected_rewards", rejected_rewards)
     if len(chosen) != len(rejected):
         raise ValueError(
             f"`chosen_rewards` has {len(chosen)} values and `rejected_rewards` {len(rejected)}; entry i of both is "
@@ -254,14 +204,14 @@ def partial_auroc(
     ```
     """
     answers = _as_answers("token_rewards", token_rewards)
-    correct = _as_binary("labels", labels, len(answers), "token_rewards")
+    correct = as_binary("labels", labels, len(answers), "token_rewards")
     lengths = [len(answer) for answer in answers]
     if 0 in lengths:
         raise ValueError(
             f"`token_rewards`: {lengths.count(0)} of {len(answers)} answers have no token (first: index "
             f"{lengths.index(0)}); leave them out together with their labels"
         )
-    shares = _as_scores("percentiles", percentiles)
+    shares = as_scores("percentiles", percentiles)
     if not ((shares >= 0) & (shares <= 1)).all():
         raise ValueError(f"`percentiles` is {shares.tolist()}; expected shares from 0 to 1, for example 0.5 for half")
     result = {}
@@ -530,7 +480,7 @@ def filtered_majority_vote(
             f"`predicted_answers` has {len(answers)} entries, `q_values` {len(values)} and `questions` {len(asked)}; "
             "entry i of all is one sample"
         )
-    correct = _as_binary("is_correct", is_correct, len(answers), "predicted_answers")
+    correct = as_binary("is_correct", is_correct, len(answers), "predicted_answers")
 
     groups: dict[Any, list[int]] = {}
     for index, question in enumerate(asked):

@@ -1,4 +1,4 @@
-"""Contrastive losses: pure functions of embeddings, each with a thin module beside it.
+"""Contrastive losses: pure functions of embeddings, the older ones with a thin module beside them.
 
 Those that compare samples compute in tiles (memory grows with the batch, not with its square), have exact false-negative
 masks from an id column, and can gather negatives from all processes with gradient. `simctg_loss` compares the tokens of
@@ -20,9 +20,12 @@ from hf_contrastive.losses.goal import (
     sorted_goal_draws,
 )
 from hf_contrastive.losses.info_nce import InfoNCELoss, info_nce
+from hf_contrastive.losses.margin_softmax import class_cosine, margin_softmax, sample_classes
 from hf_contrastive.losses.margins import with_margin
 from hf_contrastive.losses.memory_bank import memory_bank_nce
+from hf_contrastive.losses.mil_nce import mil_nce
 from hf_contrastive.losses.nt_xent import NTXentLoss, nt_xent, nt_xent_beta, nt_xent_multi_view
+from hf_contrastive.losses.pair_margin import pair_margin_loss
 from hf_contrastive.losses.prediction import BYOLLoss, SimSiamLoss, byol_loss, simsiam_loss
 from hf_contrastive.losses.preference import BradleyTerryLoss, bradley_terry_loss
 from hf_contrastive.losses.simctg import SimCTGLoss, next_token_loss, simctg_loss
@@ -49,6 +52,7 @@ __all__ = [
     "cacr_loss",
     "cacr_momentum_loss",
     "cacr_queue_loss",
+    "class_cosine",
     "clip_loss",
     "embedding_penalty",
     "goal_contrastive_loss",
@@ -57,11 +61,15 @@ __all__ = [
     "goal_pair_sums",
     "goal_state_index",
     "info_nce",
+    "margin_softmax",
     "memory_bank_nce",
+    "mil_nce",
     "next_token_loss",
     "nt_xent",
     "nt_xent_beta",
     "nt_xent_multi_view",
+    "pair_margin_loss",
+    "sample_classes",
     "simctg_loss",
     "simsiam_loss",
     "sinkhorn",

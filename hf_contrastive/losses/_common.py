@@ -106,9 +106,26 @@ def check_positive(name: str, value: float | Tensor) -> tuple[float, float | Ten
     return number, value
 
 
-def warn_without_negatives(function: str, hint: str) -> None:
+def check_share(name: str, value: float) -> None:
+    """A number from 0 to 1."""
+    if not isinstance(value, (int, float)) or isinstance(value, bool):
+        raise TypeError(f"`{name}` must be a number, got {type(value).__name__}.")
+    if not 0 <= value <= 1:
+        raise ValueError(f"`{name}` must be a number from 0 to 1, got {value!r}.")
+
+
+def warn_without_negatives(function: str, hint: str, loss: str = "0") -> None:
+    """`loss`: what the function returns then, whatever the embeddings are."""
     warnings.warn(
-        f"{function} has no negatives: the loss is 0 and so is its gradient, so this step trains nothing. {hint}",
+        f"{function} has no negatives: the loss is {loss} and its gradient 0, so this step trains nothing. {hint}",
+        UserWarning,
+        stacklevel=3,
+    )
+
+
+def warn_without_positives(function: str, hint: str) -> None:
+    warnings.warn(
+        f"{function} has no positives: the loss is 0 and its gradient 0, so this step trains nothing. {hint}",
         UserWarning,
         stacklevel=3,
     )
@@ -208,10 +225,12 @@ __all__ = [
     "check_options",
     "check_pairs",
     "check_positive",
+    "check_share",
     "id_exclusion",
     "negative_log_likelihood",
     "operands",
     "reduce",
     "unit_rows",
     "warn_without_negatives",
+    "warn_without_positives",
 ]

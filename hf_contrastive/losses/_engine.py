@@ -53,12 +53,14 @@ class Exclusion:
     Args:
         diagonals: differences `column - row` that are left out everywhere.
         row_ids, col_ids: integers [N] and [M]; pairs with equal ids are left out.
+        columns: integers [N]; of each row the one column that is left out, below 0 for none.
         keep: bool [N, M]; pairs that are False are left out.
     """
 
     diagonals: tuple[int, ...] = ()
     row_ids: Tensor | None = None
     col_ids: Tensor | None = None
+    columns: Tensor | None = None
     keep: Tensor | None = None
 
     def apply_(self, tile: Tensor, row: int, col: int) -> None:
@@ -71,6 +73,11 @@ class Exclusion:
         if self.row_ids is not None and self.col_ids is not None:
             same = self.row_ids[row : row + rows, None] == self.col_ids[None, col : col + cols]
             tile.masked_fill_(same, -torch.inf)
+        if self.columns is not None:  # a write to each row, where comparing ids would read the whole tile
+            place = self.columns[row : row + rows, None] - col
+            inside = (place >= 0) & (place < cols)
+            place = place.clamp(0, cols - 1)
+            tile.scatter_(1, place, tile.gather(1, place).masked_fill_(inside, -torch.inf))
         if self.keep is not None:
             tile.masked_fill_(~self.keep[row : row + rows, col : col + cols], -torch.inf)
 

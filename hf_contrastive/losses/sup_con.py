@@ -17,6 +17,7 @@ from hf_contrastive.losses._common import (
     reduce,
     unit_rows,
     warn_without_negatives,
+    warn_without_positives,
 )
 from hf_contrastive.losses._engine import lse_rows, lse_self
 
@@ -27,6 +28,7 @@ def sup_con(
     temperature: float | Tensor = 0.07,
     *,
     normalize: bool = True,
+    mean_of_nonzero: bool = False,
     gather: bool = False,
     tile_size: int | None = None,
     reduction: str = "mean",
@@ -38,8 +40,8 @@ def sup_con(
 
         -1/|P(i)| * sum over p in P(i) of log( exp(s(z_i, z_p) / T) / sum over k != i of exp(s(z_i, z_k) / T) ).
 
-    Rows without a positive cost nothing and are left out of the mean. With one label for each sample it is NT-Xent
-    that keeps further views in the denominator.
+    Rows without a positive cost nothing and are left out of the mean (a batch without any positive warns). With one label
+    for each sample it is NT-Xent that keeps further views in the denominator.
 
     Args:
         features (`Tensor` of shape `[N, V, D]` or `[N, D]`): V views of N samples, or one row for each sample.
@@ -47,6 +49,9 @@ def sup_con(
             (needs V >= 2).
         temperature (`float` or `Tensor` with one element, defaults to 0.07): T, above 0. A tensor gets its gradient.
         normalize (`bool`, defaults to `True`): compare by cosine. A zero vector stays zero and gets no gradient.
+        mean_of_nonzero (`bool`, defaults to `False`): the conventions of pytorch-metric-learning, with which CLIPPINGS was
+            trained: the mean is over the rows that cost more than 0 only, and a batch of one label, which has no
+            negatives, costs nothing (otherwise its rows still attract each other).
         gather (`bool`, defaults to `False`): compare with the rows of all processes, with gradient. Averaged over
             processes, the result is the loss of the joined batch.
         tile_size (`int`, *optional*): rows and columns of the similarity tile that is in memory at a time. None
@@ -106,12 +111,20 @@ def sup_con(
     likeness = (x * (sums[mine] - x)).sum(-1) / positives.clamp_min(1)
     has_positive = positives > 0
     losses = torch.where(has_positive, total - likeness, 0.0)
-    if bool((sizes[mine] == all_labels.numel()).all()):  # nothing but positives, or one row alone
+    if sizes.numel() == 1:  # nothing but positives, or one row alone
         warn_without_negatives("sup_con", "Use a batch with two or more labels.")
+        if mean_of_nonzero:
+            losses = losses * 0
+    elif sizes.numel() == all_labels.numel():
+        warn_without_positives("sup_con", "Use a batch in which labels repeat.")
     if reduction != "mean":
         return reduce(losses, reduction)
+    counted = has_positive
+    if mean_of_nonzero:
+        losses = losses.relu()  # what rounding has put below 0 does not count either
+        counted = losses > 0
     # each process divides by its share of all rows that count, so that the average over processes is the joined mean
-    count = all_reduce_sum(has_positive.sum()) if remote.active else has_positive.sum()
+    count = all_reduce_sum(counted.sum()) if remote.active else counted.sum()
     return losses.sum() * remote.world / count.clamp_min(1)
 
 
@@ -120,8 +133,9 @@ class SupConLoss(nn.Module):
     [`sup_con`] as a module: the settings are given once, the tensors at each call.
 
     Args:
-        temperature (`float`, defaults to 0.07), normalize (`bool`, defaults to `True`), gather (`bool`, defaults to
-        `False`), tile_size (`int`, *optional*), reduction (`str`, defaults to `"mean"`): as in [`sup_con`].
+        temperature (`float`, defaults to 0.07), normalize (`bool`, defaults to `True`), mean_of_nonzero (`bool`, defaults to
+        `False`), gather (`bool`, defaults to `False`), tile_size (`int`, *optional*), reduction (`str`, defaults to
+        `"mean"`): as in [`sup_con`].
 
     Example:
 
@@ -136,6 +150,7 @@ class SupConLoss(nn.Module):
         temperature: float = 0.07,
         *,
         normalize: bool = True,
+        mean_of_nonzero: bool = False,
         gather: bool = False,
         tile_size: int | None = None,
         reduction: str = "mean",
@@ -145,6 +160,7 @@ class SupConLoss(nn.Module):
         check_options(tile_size, reduction)
         self.temperature = temperature
         self.normalize = normalize
+        self.mean_of_nonzero = mean_of_nonzero
         self.gather = gather
         self.tile_size = tile_size
         self.reduction = reduction
@@ -155,6 +171,7 @@ class SupConLoss(nn.Module):
             labels,
             self.temperature,
             normalize=self.normalize,
+            mean_of_nonzero=self.mean_of_nonzero,
             gather=self.gather,
             tile_size=self.tile_size,
             reduction=self.reduction,

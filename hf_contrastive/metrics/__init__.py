@@ -35,8 +35,10 @@ METRICS = (
     "isotropy",
     "knn",
     "linear_probe",
+    "linkage",
     "retrieval",
     "text_mauve",
+    "zero_shot",
 )
 
 
@@ -45,7 +47,7 @@ def metric_path(name: str) -> str:
 
     Args:
         name (`str`): one of `METRICS`: of embeddings `alignment_uniformity`, `effective_rank`, `knn`, `linear_probe`,
-            `retrieval`; of generated text `coherence`, `diversity`, `isotropy`, `text_mauve`; of rewards `auroc`,
+            `linkage`, `retrieval`, `zero_shot`; of generated text `coherence`, `diversity`, `isotropy`, `text_mauve`; of rewards `auroc`,
             `filtered_majority_vote`.
 
     Returns:

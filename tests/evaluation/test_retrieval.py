@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from hf_contrastive.evaluation import retrieval_metrics
+from hf_contrastive.evaluation import nearest_neighbours, paired_retrieval_metrics, retrieval_metrics
 
 
 def naive(query, gallery, relevant, ks, exclude_self=False):
@@ -128,8 +128,6 @@ def test_refusals(change, message):
 def test_map_at_k_divides_by_k_and_precision_is_micro_f1():
     from sklearn.metrics import f1_score
 
-    from hf_contrastive.evaluation import nearest_neighbours
-
     rng = np.random.default_rng(3)
     labels = rng.integers(0, 4, 30)
     labels[7] = 99  # nothing is relevant to it: it counts with 0
@@ -147,3 +145,124 @@ def test_map_at_k_divides_by_k_and_precision_is_micro_f1():
     assert "map@5" not in retrieval_metrics(z, query_labels=labels, ks=(5,))
     with pytest.raises(ValueError, match="`precision_ks` asks for 30 neighbours but only 29"):
         retrieval_metrics(z, query_labels=labels, precision_ks=(30,))
+
+
+@pytest.mark.parametrize("chunk_size", [None, 3])
+def test_a_table_of_several_labels_a_row(chunk_size):
+    """The protocol of CheXpert 8x200: a candidate is relevant when its column for the query's class is 1."""
+    rng = np.random.default_rng(4)
+    queries, gallery = rng.normal(size=(12, 5)), rng.normal(size=(40, 5))
+    classes, table = rng.integers(0, 4, 12), (rng.random((40, 4)) < 0.3).astype(int)
+    table[:, 3] = 0
+    classes[0] = 3  # a class that no candidate has
+    options = {"ks": (1, 5), "precision_ks": (1, 5, 40), "chunk_size": chunk_size}
+    found = retrieval_metrics(queries, gallery, query_labels=classes, gallery_labels=table, per_query=True, **options)
+    ranking = nearest_neighbours(queries, gallery, k=40)[1]
+    hit = np.stack([table[rows, label] for rows, label in zip(ranking, classes, strict=True)])
+    for k in (1, 5, 40):
+        assert found[f"precision@{k}"] == pytest.approx(hit[:, :k].mean())
+    valid = classes != 3
+    np.testing.assert_allclose(found["per_query"]["precision@5"], hit[:, :5].mean(1))
+    assert np.isnan(found["per_query"]["recall@5"]).tolist() == (~valid).tolist()
+    assert found["queries_without_relevant"] == (~valid).sum() > 0
+    pairs = [(q, g) for q in range(12) for g in range(40) if table[g, classes[q]]]
+    same = retrieval_metrics(queries, gallery, relevant_pairs=pairs, **options)
+    assert {name: found[name] for name in same} == same
+    assert (
+        retrieval_metrics(
+            queries,
+            gallery,
+            query_labels=torch.as_tensor(classes),
+            gallery_labels=torch.as_tensor(table) > 0,
+            **options,
+        )
+        == same
+    )
+
+
+@pytest.mark.parametrize("exclude_self", [False, True])
+def test_average_precision_over_the_whole_ranking(exclude_self):
+    rng = np.random.default_rng(5)
+    labels = np.r_[rng.integers(0, 5, 50), 99]
+    z = rng.normal(size=(30, 4))[rng.integers(0, 30, 51)]  # with ties: rows that come several times
+    found = retrieval_metrics(
+        z,
+        query_labels=labels,
+        ks=(1,),
+        average_precision=True,
+        per_query=True,
+        exclude_self=exclude_self,
+        chunk_size=8,
+    )
+    values = []
+    for q in range(51):
+        ranking = nearest_neighbours(z[q : q + 1], z, k=51)[1][0]
+        hit = [labels[j] == labels[q] for j in ranking if not (exclude_self and j == q)]
+        precisions = [sum(hit[: i + 1]) / (i + 1) for i in range(len(hit)) if hit[i]]
+        values.append(np.mean(precisions) if precisions else np.nan)
+    np.testing.assert_allclose(found["per_query"]["map"], values, rtol=1e-12)
+    assert np.isnan(values).sum() == exclude_self
+    assert found["map"] == pytest.approx(np.nanmean(values))
+    assert found["map@r"] < found["map"]
+    assert "map" not in retrieval_metrics(z, query_labels=labels, ks=(1,))
+
+
+def test_values_of_queries_average_to_the_measures():
+    rng = np.random.default_rng(6)
+    z, labels = rng.normal(size=(30, 4)), rng.integers(0, 4, 30)
+    found = retrieval_metrics(z, query_labels=labels, ks=(1, 5), precision_ks=(3,), per_query=True, chunk_size=7)
+    values = found["per_query"]
+    for name in ("recall@1", "recall@5", "map@3", "precision@3", "map@r", "r_precision"):
+        assert values[name].shape == (30,)
+        assert found[name] == pytest.approx(values[name].mean())
+    assert found["mrr"] == pytest.approx((1 / values["rank"]).mean())
+    assert found["median_rank"] == np.median(values["rank"])
+    plain = retrieval_metrics(z, query_labels=labels, ks=(1, 5), precision_ks=(3,))
+    assert plain == {name: value for name, value in found.items() if name != "per_query"}
+
+
+def test_pairs_of_two_modalities():
+    rng = np.random.default_rng(7)
+    texts = rng.normal(size=(31, 6))
+    clips = texts + 1.5 * rng.normal(size=(31, 6))
+    found = paired_retrieval_metrics(texts, clips, ks=(1, 5), chunk_size=4)
+    cosines = (texts / np.linalg.norm(texts, axis=1)[:, None]) @ (clips / np.linalg.norm(clips, axis=1)[:, None]).T
+    for direction, scores in (("x_to_y", cosines), ("y_to_x", cosines.T)):
+        ranks = 1 + (scores > np.diag(scores)[:, None]).sum(1)
+        assert found[f"{direction}/recall@1"] == pytest.approx((ranks <= 1).mean())
+        assert found[f"{direction}/recall@5"] == pytest.approx((ranks <= 5).mean())
+        assert found[f"{direction}/median_rank"] == np.median(ranks)
+        assert found[f"{direction}/mrr"] == pytest.approx((1 / ranks).mean())
+    assert found["n_pairs"] == 31
+    even = paired_retrieval_metrics(texts[:2], clips[:2], ks=(1,))
+    assert even["x_to_y/median_rank"] in (1.0, 1.5, 2.0)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (
+            {"gallery_labels": np.ones((9, 2))},
+            r"`gallery_labels` has shape \[9, 2\]; expected \[10\] or \[10, classes\]",
+        ),
+        ({"gallery_labels": np.full((10, 3), 2)}, "other values than 0 and 1"),
+        ({"gallery_labels": np.ones((10, 2), int)}, "integers from 0 to 1; got 0 to 2"),
+        (
+            {"gallery_labels": np.ones((10, 3), int), "query_labels": list("abcabcabca")},
+            "integers from 0 to 2; got a to c",
+        ),
+        ({"gallery_labels": np.zeros((10, 3), int)}, "no query has a relevant row"),
+    ],
+)
+def test_refusals_of_tables(change, message):
+    x = np.eye(10)[:, :3] + 0.1
+    call = {"query_x": x, "gallery_x": x, "query_labels": np.arange(10) % 3, "ks": (1,), **change}
+    with pytest.raises(ValueError, match=message):
+        retrieval_metrics(**call)
+
+
+def test_refusals_of_pairs():
+    with pytest.raises(ValueError, match="they must be equal"):
+        paired_retrieval_metrics(np.eye(3), np.eye(3)[:2])
+    with pytest.raises(ValueError, match="`ks` asks for 10 neighbours but only 3"):
+        paired_retrieval_metrics(np.eye(3), np.eye(3))

@@ -44,9 +44,9 @@ def naive_info_nce(
     return torch.stack(costs)
 
 
-def naive_clip(a, b, scale, ids=None, normalize=True) -> Tensor:
+def naive_clip(a, b, scale, ids=None, normalize=True, weight=0.5) -> Tensor:
     options = {"temperature": 1 / scale, "ids": ids, "normalize": normalize}
-    return (naive_info_nce(a, b, **options) + naive_info_nce(b, a, **options)) / 2
+    return weight * naive_info_nce(a, b, **options) + (1 - weight) * naive_info_nce(b, a, **options)
 
 
 def naive_multi_view(z, temperature=0.5, ids=None, normalize=True) -> Tensor:
@@ -77,3 +77,51 @@ def naive_sup_con(features, labels, temperature=0.07, normalize=True) -> Tensor:
             total = torch.stack(list(logits.values())).logsumexp(0)
             costs.append(-torch.stack([logits[p] - total for p in positives]).mean())
     return torch.stack(costs).mean() if costs else u.sum() * 0
+
+
+def naive_mil_nce(embeds, candidates, mask=None, temperature=1.0, ids=None, normalize=False) -> Tensor:
+    v, u = _unit(embeds, normalize), _unit(candidates, normalize)
+    n, k = u.shape[:2]
+    ids = torch.arange(n) if ids is None else ids
+    costs = []
+    for i in range(n):
+        own = [v[i] @ u[i, c] / temperature for c in range(k) if mask is None or mask[i, c]]
+        everything = []
+        for j in range(n):
+            for c in range(k) if j == i or ids[j] != ids[i] else []:
+                if mask is None or mask[j, c]:
+                    everything.append(v[i] @ u[j, c] / temperature)
+                if mask is None or mask[i, c]:
+                    everything.append(v[j] @ u[i, c] / temperature)
+        costs.append(torch.stack(everything).logsumexp(0) - torch.stack(own).logsumexp(0))
+    return torch.stack(costs)
+
+
+def naive_margin_softmax(features, weight, labels, scale, margin, classes=None) -> Tensor:
+    """One cost a row, 0 for the label -1."""
+    x, w = _unit(features, True), _unit(weight, True)
+    classes = range(len(w)) if classes is None else classes.tolist()
+    costs = []
+    for i, label in enumerate(labels.tolist()):
+        if label < 0:
+            costs.append(x.new_zeros(()))
+            continue
+        others = [scale * (x[i] @ w[e]) for e in classes if e != label]
+        costs.append(_cost(scale * (x[i] @ w[label] - margin), others))
+    return torch.stack(costs)
+
+
+def naive_pair_margin(features, labels, pos_margin=0.0, neg_margin=0.5, normalize=True) -> Tensor:
+    u = _unit(features, normalize)
+    pulled, pushed = [], []
+    for i in range(len(u)):
+        for j in range(len(u)):
+            if i == j:
+                continue
+            distance = (u[i] - u[j]).norm()
+            if labels[i] == labels[j]:
+                pulled.append(distance - pos_margin)
+            else:
+                pushed.append(neg_margin - distance)
+    means = [torch.stack(costs).mean() for part in (pulled, pushed) if (costs := [c for c in part if c > 0])]
+    return torch.stack(means).sum() if means else u.sum() * 0

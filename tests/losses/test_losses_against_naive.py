@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from hf_contrastive.losses import clip_loss, info_nce, nt_xent, nt_xent_multi_view, sup_con
 
 
-pytestmark = pytest.mark.filterwarnings("ignore:.*has no negatives")
+pytestmark = pytest.mark.filterwarnings("ignore:.*has no (negatives|positives)")
 
 sizes = st.integers(1, 9)
 widths = st.integers(1, 5)
@@ -43,13 +43,23 @@ def _ids(seed: int, n: int, kinds: int) -> torch.Tensor:
 
 
 @relaxed
-@given(n=sizes, d=widths, tile=tiles, t=temperatures, seed=seeds, with_ids=st.booleans(), normalize=st.booleans())
-def test_clip_loss(n, d, tile, t, seed, with_ids, normalize):
+@given(
+    n=sizes,
+    d=widths,
+    tile=tiles,
+    t=temperatures,
+    seed=seeds,
+    with_ids=st.booleans(),
+    normalize=st.booleans(),
+    weight=st.sampled_from([0.0, 0.3, 0.5, 0.75, 1.0]),
+)
+def test_clip_loss(n, d, tile, t, seed, with_ids, normalize, weight):
     a, b = _draw(seed, n, d), _draw(seed + 7, n, d)
     scale = torch.tensor(1 / t, dtype=torch.float64, requires_grad=True)
     ids = _ids(seed, n, 4) if with_ids else None
-    loss = clip_loss(a, b, scale, sample_ids=ids, normalize=normalize, tile_size=tile, reduction="none")
-    _same(loss, naive_clip(a, b, scale, ids, normalize), a, b, scale)
+    options = {"sample_ids": ids, "normalize": normalize, "tile_size": tile, "reduction": "none"}
+    loss = clip_loss(a, b, scale, weight_a_to_b=weight, **options)
+    _same(loss, naive_clip(a, b, scale, ids, normalize, weight), a, b, scale)
 
 
 @relaxed

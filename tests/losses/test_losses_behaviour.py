@@ -28,6 +28,8 @@ from hf_contrastive.losses import (
 ALL_LOSSES = {
     "info_nce": lambda a, b, t, **k: info_nce(a, b, temperature=t, **k),
     "clip_loss": lambda a, b, t, **k: clip_loss(a, b, 1 / t, **k),
+    "clip_loss_weighted": lambda a, b, t, **k: clip_loss(a, b, 1 / t, weight_a_to_b=0.75, **k),
+    "clip_loss_one_way": lambda a, b, t, **k: clip_loss(a, b, 1 / t, weight_a_to_b=0, **k),
     "nt_xent": lambda a, b, t, **k: nt_xent(a, b, t, **k),
     "sup_con": lambda a, b, t, **k: sup_con(torch.stack([a, b], 1), None, t, **k),
 }
@@ -224,7 +226,8 @@ def test_sup_con_without_negatives_or_positives():
     assert loss.item() == pytest.approx(0, abs=1e-6)
     assert float(a.grad.abs().max()) < 1e-6
     lonely = torch.randn(5, 4, requires_grad=True)
-    loss = sup_con(lonely, torch.arange(5))
+    with pytest.warns(UserWarning, match="no positives"):
+        loss = sup_con(lonely, torch.arange(5))
     loss.backward()
     assert loss.item() == 0
     assert float(lonely.grad.abs().max()) == 0
@@ -287,7 +290,7 @@ def test_equal_rows_at_low_temperature_do_not_overflow(t):
     """A collapsed model: every logit is 1 / T, whose exponential times the number of rows may leave float32."""
     a = torch.ones(64, 8, requires_grad=True)
     for name, function in ALL_LOSSES.items():
-        candidates = 64 if name in ("info_nce", "clip_loss") else 127
+        candidates = 64 if name.startswith(("info_nce", "clip_loss")) else 127
         loss = function(a, a, t)
         loss.backward()
         assert loss.item() == pytest.approx(math.log(candidates), rel=1e-5), name
@@ -319,12 +322,24 @@ def test_modules_are_the_functions():
     pairs = [
         (InfoNCELoss(0.2)(a, b, queue, sample_ids=ids), info_nce(a, b, queue, temperature=0.2, sample_ids=ids)),
         (ClipLoss(tile_size=2)(a, b, 9.0, sample_ids=ids), clip_loss(a, b, 9.0, sample_ids=ids, tile_size=2)),
+        (ClipLoss(weight_a_to_b=0.75)(a, b, 9.0), clip_loss(a, b, 9.0, weight_a_to_b=0.75)),
         (NTXentLoss(0.3, reduction="sum")(a, b, sample_ids=ids), nt_xent(a, b, 0.3, sample_ids=ids, reduction="sum")),
         (SupConLoss(0.4)(a, ids), sup_con(a, ids, 0.4)),
     ]
     for module, function in pairs:
         assert torch.equal(module, function)
     assert "temperature=0.2" in repr(InfoNCELoss(0.2))
+
+
+def test_the_directions_of_clip_loss():
+    """The weight belongs to the rows of `a` that look for their partner in `b`."""
+    a, b = _pair(6, 4)
+    one = {weight: clip_loss(a, b, 5.0, weight_a_to_b=weight, reduction="none") for weight in (0, 1)}
+    torch.testing.assert_close(one[1], info_nce(a, b, temperature=0.2, reduction="none"))
+    torch.testing.assert_close(one[0], info_nce(b, a, temperature=0.2, reduction="none"))
+    assert float((one[0] - one[1]).detach().abs().max()) > 0.01
+    mixed = clip_loss(a, b, 5.0, weight_a_to_b=0.75, reduction="none")
+    torch.testing.assert_close(mixed, 0.75 * one[1] + 0.25 * one[0])
 
 
 def test_distinct_labels_make_sup_con_nt_xent():
@@ -349,6 +364,8 @@ X = torch.randn(4, 3)
         (lambda: info_nce(X, X, temperature=0), "`temperature`"),
         (lambda: sup_con(X, torch.arange(4), -1.0), "`temperature`"),
         (lambda: clip_loss(X, X, -1.0), "`logit_scale` must be a finite number above 0"),
+        (lambda: clip_loss(X, X, 1.0, weight_a_to_b=1.5), "`weight_a_to_b` must be a number from 0 to 1, got 1.5"),
+        (lambda: ClipLoss(weight_a_to_b=float("nan")), "`weight_a_to_b` must be a number from 0 to 1, got nan"),
         (lambda: NTXentLoss(0.0), "`temperature`"),
         (lambda: nt_xent(X, X[:3]), "`z_i` and `z_j` must have the same shape.*\\[4, 3\\] and \\[3, 3\\]"),
         (lambda: nt_xent(X, X[:, :2]), "same embedding width"),
@@ -386,6 +403,7 @@ def test_refusals(call, message):
         lambda: nt_xent(X, X, "0.1"),
         lambda: nt_xent(X, X, sample_ids=[1, 2, 3, 4]),
         lambda: info_nce(X, X, negatives=3),
+        lambda: clip_loss(X, X, 1.0, weight_a_to_b="0.75"),
     ],
 )
 def test_wrong_types(call):

@@ -67,6 +67,31 @@ def test_retrieval(data):
     assert against == evaluation.retrieval_metrics(test, train, query_labels=answers, gallery_labels=labels)
 
 
+def test_zero_shot(data):
+    train, labels, test, answers = data
+    metric = evaluate.load(metric_path("zero_shot"))
+    prompts = [train[labels == label].astype(float).tolist() for label in range(3)]  # classes of several sizes
+    found = metric.compute(predictions=test, references=answers, prompt_embeddings=prompts, ks=[2])
+    classes = evaluation.zero_shot_class_embeddings([np.array(one) for one in prompts])
+    assert found == evaluation.zero_shot_accuracy(test, classes, answers, ks=[2])
+    with pytest.raises(ValueError, match="zero_shot needs `prompt_embeddings`"):
+        metric.compute(predictions=test, references=answers)
+
+
+def test_linkage(data):
+    train, labels, test, answers = data
+    metric = evaluate.load(metric_path("linkage"))
+    exemplars = {"exemplar_embeddings": train, "exemplar_labels": labels}
+    for threshold in (None, 0.9):
+        found = metric.compute(predictions=test, references=answers, threshold=threshold, **exemplars)
+        links = evaluation.link_to_exemplars(test, train, labels, threshold=threshold)
+        linked = (links.labels != -9).mean()
+        assert found == {"accuracy": evaluation.linkage_accuracy(links.labels, answers), "linked": linked}
+        assert (linked == 1) == (threshold is None)
+    with pytest.raises(ValueError, match="linkage needs `exemplar_embeddings` and `exemplar_labels`"):
+        metric.compute(predictions=test, references=answers)
+
+
 def test_alignment_uniformity(data):
     first, second = data[0][:30], data[2]
     result = evaluate.load(metric_path("alignment_uniformity")).compute(predictions=first, references=second, t=1)

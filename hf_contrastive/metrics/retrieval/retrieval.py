@@ -10,8 +10,8 @@ from hf_contrastive.evaluation import retrieval_metrics
 
 
 _DESCRIPTION = """\
-Recall@k, MAP@R, R-precision and mean reciprocal rank of nearest-neighbour retrieval. Rows of the same label are relevant
-to each other. Without a gallery every row searches all the others.
+Recall@k, MAP@R, R-precision, mean reciprocal rank and median rank of nearest-neighbour retrieval. Rows of the same label are
+relevant to each other. Without a gallery every row searches all the others.
 """
 
 _KWARGS_DESCRIPTION = """
@@ -24,7 +24,8 @@ Args:
     metric (`str`, defaults to "cosine"): "cosine" or "euclidean".
 
 Returns:
-    `recall@<k>`, `map@r`, `r_precision`, `mrr` (all 0 to 1), `n_queries`, `n_gallery`, `queries_without_relevant`.
+    `recall@<k>`, `map@r`, `r_precision`, `mrr` (all 0 to 1), `median_rank`, `n_queries`, `n_gallery`,
+    `queries_without_relevant`.
 
 Example:
     >>> import evaluate

@@ -1,0 +1,1 @@
+"""The `linkage` metric; open it with `evaluate.load(metric_path("linkage"))`."""
