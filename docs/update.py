@@ -111,6 +111,24 @@ hf-contrastive recommend me/my-{spec.slug} --user ann
 ```
 
 `{spec.config_class().__name__}` and `{spec.model_class().__name__}` come from `hf_contrastive`; {info}"""
+    if spec.main.zero_shot_image:
+        name = spec.pretraining_class().__name__
+        return f"""```python
+import hf_contrastive  # makes the system known to transformers
+from transformers import AutoModel, AutoProcessor, pipeline
+
+model = AutoModel.from_pretrained("me/my-{spec.slug}")  # a folder or a hub id
+processor = AutoProcessor.from_pretrained("me/my-{spec.slug}")
+inputs = processor(images=images, text=["a red letter", "a blue letter"])
+similarity = model.encode(inputs.pop("pixel_values")) @ model.encode(**inputs).T  # [images, texts]
+
+classify = pipeline("zero-shot-image-classification", model="me/my-{spec.slug}")
+classify(image, candidate_labels=["letter a", "letter b"])
+```
+
+`{name}.from_towers("microsoft/resnet-50", "google-bert/bert-base-uncased")` starts from any two encoders of transformers.
+`{spec.config_class().__name__}`, `{spec.model_class().__name__}` (inference) and `{name}` (with the objective) come from
+`hf_contrastive`; {info}"""
     short = spec.pretraining_class().__name__.removesuffix("ForPreTraining")
     return f"""```python
 import hf_contrastive  # makes the system known to transformers

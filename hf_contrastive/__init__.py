@@ -71,6 +71,14 @@ _PUBLIC_NAMES = {
     "BM3Model": "hf_contrastive.models.bm3.modeling_bm3",
     "SIGERConfig": "hf_contrastive.models.siger.configuration_siger",
     "SIGERModel": "hf_contrastive.models.siger.modeling_siger",
+    "ConVIRTConfig": "hf_contrastive.models.convirt.configuration_convirt",
+    "ConVIRTModel": "hf_contrastive.models.convirt.modeling_convirt",
+    "ConVIRTForPreTraining": "hf_contrastive.models.convirt.modeling_convirt",
+    "ClippingsConfig": "hf_contrastive.models.clippings.configuration_clippings",
+    "ClippingsModel": "hf_contrastive.models.clippings.modeling_clippings",
+    "ClippingsForPreTraining": "hf_contrastive.models.clippings.modeling_clippings",
+    "ClippingsImageProcessor": "hf_contrastive.models.clippings.image_processing_clippings",
+    "DualEncoderProcessor": "hf_contrastive.families.dual_encoder.processing_dual_encoder",
     "PseudoLabeler": "hf_contrastive.models.gsimclr.data_gsimclr",
     "ConvEncoderConfig": "hf_contrastive.backbones.configuration_backbones",
     "ConvEncoderModel": "hf_contrastive.backbones.modeling_backbones",
@@ -110,6 +118,7 @@ _PUBLIC_NAMES = {
     # decoding
     "contrastive_search": "hf_contrastive.generation",
     "ItemIndex": "hf_contrastive.families.recommender.item_index",
+    "VectorIndex": "hf_contrastive.vector_index",
     # registry
     "get_system": "hf_contrastive.registry",
     "list_systems": "hf_contrastive.registry",
@@ -140,6 +149,7 @@ if TYPE_CHECKING:  # static analysis sees the real names
         load_images,
         load_interactions,
     )
+    from hf_contrastive.families.dual_encoder.processing_dual_encoder import DualEncoderProcessor
     from hf_contrastive.families.recommender.item_index import ItemIndex
     from hf_contrastive.generation import contrastive_search
     from hf_contrastive.losses import byol_loss, clip_loss, info_nce, nt_xent, simctg_loss, simsiam_loss, sup_con
@@ -150,8 +160,13 @@ if TYPE_CHECKING:  # static analysis sees the real names
     from hf_contrastive.models.byol.modeling_byol import BYOLForPreTraining, BYOLModel
     from hf_contrastive.models.cacr.configuration_cacr import CACRConfig
     from hf_contrastive.models.cacr.modeling_cacr import CACRForPreTraining, CACRModel
+    from hf_contrastive.models.clippings.configuration_clippings import ClippingsConfig
+    from hf_contrastive.models.clippings.image_processing_clippings import ClippingsImageProcessor
+    from hf_contrastive.models.clippings.modeling_clippings import ClippingsForPreTraining, ClippingsModel
     from hf_contrastive.models.code_clone.configuration_code_clone import CodeCloneConfig
     from hf_contrastive.models.code_clone.modeling_code_clone import CodeCloneForPreTraining, CodeCloneModel
+    from hf_contrastive.models.convirt.configuration_convirt import ConVIRTConfig
+    from hf_contrastive.models.convirt.modeling_convirt import ConVIRTForPreTraining, ConVIRTModel
     from hf_contrastive.models.dccf.configuration_dccf import DCCFConfig
     from hf_contrastive.models.dccf.modeling_dccf import DCCFModel
     from hf_contrastive.models.directpred.configuration_directpred import DirectPredConfig
@@ -197,6 +212,7 @@ if TYPE_CHECKING:  # static analysis sees the real names
         GoalConditionedRewardTrainer,
         RecommenderTrainer,
     )
+    from hf_contrastive.vector_index import VectorIndex
 
 
 __getattr__ = import_later(__name__, _PUBLIC_NAMES)

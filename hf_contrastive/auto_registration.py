@@ -20,6 +20,8 @@ from hf_contrastive import registry
 
 _CONFIG_MODULE = "transformers.models.auto.configuration_auto"
 _MODELING_MODULE = "transformers.models.auto.modeling_auto"
+_PROCESSING_MODULE = "transformers.models.auto.processing_auto"
+_IMAGE_PROCESSING_MODULE = "transformers.models.auto.image_processing_auto"
 
 
 class _LazyClass:
@@ -84,6 +86,39 @@ def _register_model(module: ModuleType, config_class: type) -> None:
             if spec.reward_model:
                 content = _make_resolving(module.MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING)
                 content[config_class] = _LazyClass(spec.model_class)
+            if spec.zero_shot_image:
+                content = _make_resolving(module.MODEL_FOR_ZERO_SHOT_IMAGE_CLASSIFICATION_MAPPING)
+                content[config_class] = _LazyClass(spec.model_class)
+
+
+def _register_processors(module: ModuleType) -> None:
+    for config_class in _defined_configs:
+        _register_processor(module, config_class)
+
+
+def _register_processor(module: ModuleType, config_class: type) -> None:
+    for spec in registry.all_model_specs():
+        if spec.processor is not None and spec.config == f"{config_class.__module__}:{config_class.__name__}":
+            _make_resolving(module.PROCESSOR_MAPPING)[config_class] = _LazyClass(spec.processor_class)
+
+
+def _register_image_processors(module: ModuleType) -> None:
+    # AutoImageProcessor searches by the name of the class, before any configuration is read: there is no key yet
+    for spec in registry.all_model_specs():
+        if spec.image_processor is not None:
+            _make_resolving(module.IMAGE_PROCESSOR_MAPPING)[spec.config] = _image_processor_by_backend(spec)
+    for config_class in _defined_configs:
+        _register_image_processor(module, config_class)
+
+
+def _register_image_processor(module: ModuleType, config_class: type) -> None:
+    for spec in registry.all_model_specs():
+        if spec.image_processor is not None and spec.config == f"{config_class.__module__}:{config_class.__name__}":
+            _make_resolving(module.IMAGE_PROCESSOR_MAPPING)[config_class] = _image_processor_by_backend(spec)
+
+
+def _image_processor_by_backend(spec: registry.ModelSpec) -> _ResolvingDict:
+    return _ResolvingDict({"torchvision": _LazyClass(spec.image_processor_class)})
 
 
 # Model mappings are keyed by configuration classes. Importing those from a hook that runs in the middle of somebody
@@ -97,11 +132,19 @@ def announce_config(config_class: type) -> None:
     module = sys.modules.get(_MODELING_MODULE)
     if module is not None and hasattr(module, "MODEL_FOR_PRETRAINING_MAPPING"):
         _register_model(module, config_class)
+    module = sys.modules.get(_PROCESSING_MODULE)
+    if module is not None and hasattr(module, "PROCESSOR_MAPPING"):
+        _register_processor(module, config_class)
+    module = sys.modules.get(_IMAGE_PROCESSING_MODULE)
+    if module is not None and hasattr(module, "IMAGE_PROCESSOR_MAPPING"):
+        _register_image_processor(module, config_class)
 
 
 _HOOKS: dict[str, Callable[[ModuleType], None]] = {
     _CONFIG_MODULE: _register_configs,
     _MODELING_MODULE: _register_models,
+    _PROCESSING_MODULE: _register_processors,
+    _IMAGE_PROCESSING_MODULE: _register_image_processors,
 }
 
 

@@ -9,6 +9,11 @@ from transformers import PreTrainedConfig
 from hf_contrastive import auto_registration
 
 
+#: from the output of a vision model, or of a text model, to one vector; see `modules/pooling.py`
+IMAGE_POOLINGS = ("auto", "mean", "cls", "pooler")
+TEXT_POOLINGS = ("max", "mean", "cls", "last", "pooler")
+
+
 @strict
 class ContrastiveConfig(PreTrainedConfig):
     r"""
@@ -73,19 +78,54 @@ def require(condition: bool, field: str, value: Any, allowed: str) -> None:
         raise ValueError(f"`{field}` is {value!r}, but it must be {allowed}.")
 
 
-def require_model_type(backbone_config: Any, example: str) -> None:
+def feature_size_of(config: Any, field: str = "backbone_config") -> int:
+    """Size of the vectors that an encoder gives, by its configuration.
+
+    Args:
+        config (`PreTrainedConfig`): of the encoder, whatever it calls its size.
+        field (`str`, defaults to `"backbone_config"`): the field that holds it, for the message.
+
+    Raises:
+        ValueError: it names no size.
+
+    Example:
+
+    ```python
+    >>> from transformers import ResNetConfig
+    >>> from hf_contrastive.configuration_utils import feature_size_of
+    >>> feature_size_of(ResNetConfig(hidden_sizes=[8, 16], depths=[1, 1]))
+    16
+
+    ```
+    """
+    sizes = getattr(config, "hidden_sizes", None)
+    if sizes:
+        return list(sizes)[-1]
+    names = ("output_size", "hidden_size", "d_model", "num_features", "hidden_dim", "embed_dim")
+    for name in names:
+        size = getattr(config, name, None)
+        if isinstance(size, int):
+            return size
+    raise ValueError(
+        f"cannot tell the feature size of a {type(config).__name__}: it has none of hidden_sizes, {', '.join(names)}; set "
+        f"`hidden_size` in `{field}`."
+    )
+
+
+def require_model_type(backbone_config: Any, example: str, field: str = "backbone_config") -> None:
     """Refuse a dictionary that describes a backbone without saying which one.
 
     Args:
         backbone_config: as given; anything but a dictionary is fine.
         example (`str`): a `model_type` for the message.
+        field (`str`, defaults to `"backbone_config"`): the field that holds it, for the message.
 
     Raises:
         ValueError: the dictionary has no `model_type`.
     """
     if isinstance(backbone_config, dict) and "model_type" not in backbone_config:
         raise ValueError(
-            f"`backbone_config` has the keys {sorted(backbone_config)}, but no 'model_type'; add for example "
+            f"`{field}` has the keys {sorted(backbone_config)}, but no 'model_type'; add for example "
             f"model_type={example!r}."
         )
 

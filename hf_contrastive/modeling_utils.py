@@ -38,10 +38,14 @@ class ContrastivePreTrainedModel(PreTrainedModel):
 
     #: names of the `forward` arguments that go to `embed_views`; the others go to `compute_objective`
     view_inputs: ClassVar[tuple[str, ...]] = ()
+    #: names of the inputs that `encode` gets where rows of a dataset are embedded; all of `view_inputs` where there are none
+    encode_inputs: ClassVar[tuple[str, ...]] = ()
     #: the objective in one line, for batch report and card; `{field}` stands for a field of the configuration
     objective_formula: ClassVar[str] = ""
     #: whether other rows of the batch are negatives; batch report, monitors and hints of the trainer depend on it
     has_negatives: ClassVar[bool] = True
+    #: the direct parts that are encoders of transformers' kind: adapters go on them, and they can be exported alone
+    towers: ClassVar[tuple[str, ...]] = ("backbone",)
     #: names that `encode(readout=...)` takes; the first is the default
     readouts: tuple[str, ...] = ("backbone",)
     #: share of the training that is done, from 0 to 1, for schedules inside the model; the trainer keeps it up to date

@@ -29,6 +29,9 @@ class ModelSpec:
         causal_lm (`bool`, defaults to `False`): `AutoModelForCausalLM` builds `model` too.
         reward_model (`bool`, defaults to `False`): `AutoModelForSequenceClassification` builds `model` too, as reward models
             are loaded.
+        zero_shot_image (`bool`, defaults to `False`): `AutoModelForZeroShotImageClassification` builds `model` too.
+        processor (`str`, *optional*): `module:Class` that `AutoProcessor` opens.
+        image_processor (`str`, *optional*): `module:Class` that `AutoImageProcessor` opens, where the model has its own.
     """
 
     model_type: str
@@ -37,6 +40,9 @@ class ModelSpec:
     pretraining: str | None = None
     causal_lm: bool = False
     reward_model: bool = False
+    zero_shot_image: bool = False
+    processor: str | None = None
+    image_processor: str | None = None
 
     def config_class(self) -> Any:
         """The configuration class."""
@@ -49,6 +55,14 @@ class ModelSpec:
     def pretraining_class(self) -> Any:
         """The class behind `AutoModelForPreTraining`, or `None`."""
         return None if self.pretraining is None else _resolve(self.pretraining)
+
+    def processor_class(self) -> Any:
+        """The class behind `AutoProcessor`, or `None`."""
+        return None if self.processor is None else _resolve(self.processor)
+
+    def image_processor_class(self) -> Any:
+        """The class behind `AutoImageProcessor`, or `None`."""
+        return None if self.image_processor is None else _resolve(self.image_processor)
 
 
 @dataclass(frozen=True)
@@ -193,6 +207,32 @@ def _recommender(slug: str, title: str, name: str, tags: tuple[str, ...] = (), *
         column="user, item",
         tags=("recommendation", "collaborative-filtering", slug, *tags),
         default_settings="planted.yaml",
+        **fields,
+    )
+
+
+def _dual_encoder(
+    slug: str, title: str, name: str, tags: tuple[str, ...] = (), image_processor: str | None = None, **fields: Any
+) -> SystemSpec:
+    """A row of the dual encoders; `name` is what its classes' names begin with."""
+    room = f"{_MODELS}.{slug}"
+    return SystemSpec(
+        slug=slug,
+        title=title,
+        main=ModelSpec(
+            slug,
+            f"{room}.configuration_{slug}:{name}Config",
+            f"{room}.modeling_{slug}:{name}Model",
+            f"{room}.modeling_{slug}:{name}ForPreTraining",
+            zero_shot_image=True,
+            processor="hf_contrastive.families.dual_encoder.processing_dual_encoder:DualEncoderProcessor",
+            image_processor=image_processor,
+        ),
+        main_input="pixel_values",
+        column="image, text",
+        tags=("image-text", "dual-encoder", slug, *tags),
+        pipeline_tag="zero-shot-image-classification",
+        default_settings="glyphs.yaml",
         **fields,
     )
 
@@ -554,6 +594,43 @@ _ROWS = (
 }""",
         tags=("multimodal",),
         status="experimental",
+    ),
+    _dual_encoder(
+        "convirt",
+        "ConVIRT",
+        "ConVIRT",
+        domain="image-text",
+        task="image-text pre-training",
+        summary="Learns image features from images that come with a short text, so that few labels are enough afterwards.",
+        paper_title="Contrastive Learning of Medical Visual Representations from Paired Images and Text",
+        paper_url="https://arxiv.org/abs/2010.00747",
+        year=2022,
+        bibtex="""@inproceedings{zhang2022convirt,
+  title={Contrastive Learning of Medical Visual Representations from Paired Images and Text},
+  author={Zhang, Yuhao and Jiang, Hang and Miura, Yasuhide and Manning, Christopher D. and Langlotz, Curtis P.},
+  booktitle={Machine Learning for Healthcare Conference},
+  year={2022}
+}""",
+        tags=("medical",),
+    ),
+    _dual_encoder(
+        "clippings",
+        "CLIPPINGS",
+        "Clippings",
+        domain="image-text",
+        task="record linkage",
+        summary="Decides which scanned records name the same firm, photo or person, from the picture and its noisy text together.",
+        paper_title="Linking Representations with Multimodal Contrastive Learning",
+        paper_url="https://arxiv.org/abs/2304.03464",
+        year=2023,
+        bibtex="""@article{arora2023clippings,
+  title={Linking Representations with Multimodal Contrastive Learning},
+  author={Arora, Abhishek and Yang, Xinmei and Jheng, Shao-Yu and Dell, Melissa},
+  journal={arXiv preprint arXiv:2304.03464},
+  year={2023}
+}""",
+        tags=("record-linkage",),
+        image_processor=f"{_MODELS}.clippings.image_processing_clippings:ClippingsImageProcessor",
     ),
 )
 

@@ -18,6 +18,7 @@ import sys
 from pathlib import Path
 
 from hf_contrastive.recipes.comparisons import file_label, split_words
+from hf_contrastive.recipes.image_text_measures import column_title
 from hf_contrastive.reporting import markdown_table, mean_and_spread, write_section
 
 
@@ -63,6 +64,8 @@ def seeds_section(args: argparse.Namespace, recipe_words: list[str], results: li
         body = text_tables(results)
     elif "reward_models" in results[0]:
         body = preference_tables(results)
+    elif "pair_rows" in results[0]:
+        body = pair_tables(results)
     elif "clone_rows" in results[0]:
         body = program_tables(results)
     else:
@@ -232,6 +235,40 @@ def program_tables(results: list[dict]) -> list[str]:
             lines.append(
                 f"- MAP@R: {name} minus the untrained encoder by seed: {shown}; mean {statistics.mean(gains):+.1f}."
             )
+    return [*lines, ""]
+
+
+def pair_tables(results: list[dict]) -> list[str]:
+    """Retrieval both ways, zero-shot classes and linear probes of every model."""
+    first = results[0]
+    measures = list(dict.fromkeys(name for row in first["pair_rows"] for name in row if name != "model"))
+    table = []
+    for row in first["pair_rows"]:
+        line = {"model": row["model"]}
+        own = [one for result in results for one in result["pair_rows"] if one["model"] == row["model"]]
+        for name in measures:
+            title = f"{column_title(name)} %"
+            line[title] = mean_and_spread([100 * one[name] for one in own], 1) if name in row else "-"
+        table.append(line)
+    lines = [
+        f"{first['train_rows']} training pairs, {first['test_rows']} test pairs, {first['steps']} steps; {{seeds}}",
+        "",
+        markdown_table(table),
+        "",
+    ]
+    names = [row["model"] for row in first["pair_rows"]]
+    by_seed = [{row["model"]: row for row in result["pair_rows"]} for result in results]
+    for name in measures:
+        for other in names:
+            if other == first["trained"] or name not in by_seed[0][other]:
+                continue
+            gains = [100 * (seed[first["trained"]][name] - seed[other][name]) for seed in by_seed]
+            if name.startswith("linear") or "@10" in name:
+                shown = ", ".join(f"{gain:+.1f}" for gain in gains)
+                lines.append(
+                    f"- {column_title(name)}: {first['trained']} minus {other} by seed: {shown}; mean "
+                    f"{statistics.mean(gains):+.1f}."
+                )
     return [*lines, ""]
 
 

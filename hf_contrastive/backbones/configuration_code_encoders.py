@@ -1,7 +1,5 @@
 """Configurations of the encoders of programs."""
 
-from typing import Any
-
 from huggingface_hub.dataclasses import strict
 
 from hf_contrastive.configuration_utils import ContrastiveConfig, require
@@ -167,23 +165,4 @@ class CodeGraphConfig(ContrastiveConfig):
         require(self.softmax_temperature > 0, "softmax_temperature", self.softmax_temperature, "above 0")
 
 
-def output_size_of(config: Any) -> int:
-    """Size of the vectors that an encoder of programs gives: `output_size` where it has one, otherwise its states'.
-
-    Args:
-        config (`PreTrainedConfig`): of the encoder.
-
-    Raises:
-        ValueError: it names no size.
-    """
-    for name in ("output_size", "hidden_size", "d_model"):
-        size = getattr(config, name, None)
-        if isinstance(size, int):
-            return size
-    raise ValueError(
-        f"cannot tell the feature size of a {type(config).__name__}: it has none of output_size, hidden_size, d_model; set "
-        "`hidden_size` in `backbone_config`."
-    )
-
-
-__all__ = ["CodeGraphConfig", "CodePathsConfig", "CodeTransformerConfig", "output_size_of"]
+__all__ = ["CodeGraphConfig", "CodePathsConfig", "CodeTransformerConfig"]

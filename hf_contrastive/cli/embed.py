@@ -1,4 +1,4 @@
-"""`hf-contrastive embed`: images to a file of vectors, in pieces that survive a kill."""
+"""`hf-contrastive embed`: images or texts to a file of vectors, in pieces that survive a kill."""
 
 from __future__ import annotations
 
@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 EXAMPLES = examples(
     "hf-contrastive embed out/simclr-digits digits -o digits.parquet",
     "hf-contrastive embed user/simclr-birds birds/ -o birds.npy --normalize --batch-size 256 --num-workers 4",
+    "hf-contrastive embed out/convirt-glyphs captions.csv --text-column caption -o captions.parquet",
 )
 ENDINGS = (".parquet", ".npy")
 STATE = "state.json"
@@ -37,7 +38,11 @@ OUT, DATA, SPEED = "Output", "Data", "Speed"
 def command(
     checkpoint: Annotated[str, typer.Argument(metavar="CHECKPOINT", help="Folder or hub id of a trained model.")],
     dataset: Annotated[
-        str, typer.Argument(metavar="DATASET", help="digits, a folder of images, a parquet or npz file, or a hub id.")
+        str,
+        typer.Argument(
+            metavar="DATASET",
+            help="digits, a folder of images, a parquet or npz file, or a hub id; with --text-column a csv, jsonl or parquet file.",
+        ),
     ],
     output: Annotated[
         Path, typer.Option("-o", "--output", help="File to write, .parquet or .npy.", rich_help_panel=OUT)
@@ -67,16 +72,24 @@ def command(
     image_column: Annotated[
         str | None, typer.Option(help="Column of the images. (default: found by itself)", rich_help_panel=DATA)
     ] = None,
+    text_column: Annotated[
+        str | None,
+        typer.Option(help="Embed the texts of this column, by a model with a text encoder.", rich_help_panel=DATA),
+    ] = None,
     label_column: Annotated[
         str | None, typer.Option(help="Column of the labels. (default: found by itself)", rich_help_panel=DATA)
     ] = None,
     on_unreadable: Annotated[
-        str, typer.Option(help="At an image that cannot be read: stop or skip.", rich_help_panel=DATA)
+        str,
+        typer.Option(help="At an image that cannot be read, or an empty text: stop or skip.", rich_help_panel=DATA),
     ] = "stop",
     max_samples: Annotated[
         int | None, typer.Option(min=1, help="At most this many rows, drawn with a fixed seed.", rich_help_panel=DATA)
     ] = None,
-    batch_size: Annotated[int, typer.Option(min=1, help="Images at a time.", rich_help_panel=SPEED)] = 64,
+    batch_size: Annotated[int, typer.Option(min=1, help="Images or texts at a time.", rich_help_panel=SPEED)] = 64,
+    bf16: Annotated[
+        bool, typer.Option("--bf16", help="Compute texts in bfloat16, faster where supported.", rich_help_panel=SPEED)
+    ] = False,
     num_workers: Annotated[int, typer.Option(min=0, help="Processes that read images.", rich_help_panel=SPEED)] = 0,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1, mps.", rich_help_panel=SPEED)] = "auto",
     shard_size: Annotated[
@@ -86,7 +99,7 @@ def command(
         ),
     ] = 4096,
 ) -> None:
-    """Embed the images of a dataset into a file of vectors.
+    """Embed the images of a dataset, or the texts of a table, into a file of vectors.
 
     The work is saved in pieces to OUTPUT.parts; after a kill the same command continues and writes the same file.
     """
@@ -104,30 +117,53 @@ def command(
     if output.exists() and not overwrite and not parts.is_dir():
         raise _exists(output)
 
-    from hf_contrastive.cli.checkpoints import load_encoder, load_rows, public_name, rows_digest
+    from hf_contrastive.cli.checkpoints import load_encoder, load_rows, public_name
+    from hf_contrastive.cli.embedding_sources import ImageSource, TextSource, text_source
 
     copied = None if columns is None else [column.strip() for column in columns.split(",") if column.strip()]
     encoder = load_encoder(checkpoint, device)
     readout = encoder.readout(readout)
-    further = [column for column in copied or () if column not in ("index", "label")]
-    rows = load_rows(
-        dataset,
-        {"keep_columns": "--columns"},
-        split=split,
-        name=name,
-        image_column=image_column,
-        label_column=label_column,
-        on_unreadable=on_unreadable,
-        max_samples=max_samples,
-        **({"keep_columns": further} if further else {}),
-    )
-    if copied is None:
-        copied = ["label"] if "label" in rows.column_names else []
-    elif "label" in copied and "label" not in rows.column_names:
-        raise CliError(
-            f"column 'label' not found in {dataset}; leave it out of --columns, or name the labels with --label-column."
+    options: dict[str, Any] = {"batch_size": batch_size, "readout": readout, "normalize": normalize}
+    source: ImageSource | TextSource
+    if text_column is not None:
+        copied = [column for column in copied or () if column != "index"]
+        source = text_source(
+            encoder,
+            checkpoint,
+            dataset,
+            text_column,
+            split=split,
+            name=name,
+            keep=copied,
+            on_bad=on_unreadable,
+            max_samples=max_samples,
+            options={**options, "bf16": bf16},
         )
-    copied = [column for column in copied if column != "index"]
+        copied = ["text" if column == text_column else column for column in copied]
+    else:
+        if bf16:
+            raise WrongUsage("--bf16 is for texts; leave it out, or name their column with --text-column.")
+        further = [column for column in copied or () if column not in ("index", "label")]
+        images = load_rows(
+            dataset,
+            {"keep_columns": "--columns"},
+            split=split,
+            name=name,
+            image_column=image_column,
+            label_column=label_column,
+            on_unreadable=on_unreadable,
+            max_samples=max_samples,
+            **({"keep_columns": further} if further else {}),
+        )
+        source = ImageSource(encoder, images, {**options, "num_workers": num_workers})
+        if copied is None:
+            copied = ["label"] if "label" in images.column_names else []
+        elif "label" in copied and "label" not in images.column_names:
+            raise CliError(
+                f"column 'label' not found in {dataset}; leave it out of --columns, or name the labels with --label-column."
+            )
+        copied = [column for column in copied if column != "index"]
+    rows = source.rows
 
     about = {
         "model": encoder.name,
@@ -137,12 +173,14 @@ def command(
         "readout": readout,
         "normalized": normalize,
         "columns": ["index", *copied],
+        **({"of": f"the texts of {text_column}"} if text_column else {}),
+        **({"precision": "bfloat16"} if bf16 else {}),
     }
     state = {
         **about,
         "model weights": encoder.weights_digest(),
-        "image processor": json.loads(encoder.processor.to_json_string()),
-        "dataset content": rows_digest(rows),
+        source.kind: source.preparation(),
+        "dataset content": source.digest(),
         "batch size": batch_size,
         "device": encoder.device.type,
         "shard size": -(-shard_size // batch_size) * batch_size,  # whole batches: a batch never depends on the kill
@@ -158,8 +196,6 @@ def command(
     if done:
         print_note(f"continuing after {done} of {len(rows)} rows found in {parts}")
 
-    from hf_contrastive.cli.checkpoints import encode_batches
-
     size = state["shard size"]
     with Progress(f"embedding {about['dataset']}", len(rows), done) as progress:
         for start in range(0, len(rows), size):
@@ -167,15 +203,7 @@ def command(
             if path.exists():
                 continue
             piece = rows.select(range(start, min(start + size, len(rows))))
-            embeds = encode_batches(
-                encoder,
-                piece,
-                batch_size=batch_size,
-                num_workers=num_workers,
-                readout=readout,
-                normalize=normalize,
-                advance=progress.advance,
-            )
+            embeds = source.encode(piece, progress.advance)
             _write_part(path, embeds, piece, copied)
     dim = _merge(parts, output, {**about, "label_names": _label_names(rows, copied)})
     shutil.rmtree(parts)
@@ -221,7 +249,7 @@ def _open_parts(parts: Path, state: dict[str, Any], restart: bool) -> None:
         for key in dict.fromkeys([*old, *state]):
             was, now = old.get(key), state.get(key)
             if was != now:
-                long = key in ("model weights", "image processor", "dataset content")
+                long = key in ("model weights", "image processor", "tokenizer", "dataset content")
                 named.append(f"{key} changed" if long else f"{key} was {was!r} and is now {now!r}")
         raise CliError(
             f"{parts} holds unfinished work of another run: {'; '.join(named)}. Type --restart to throw it away and begin "

@@ -8,6 +8,8 @@ With `MultiCropViews` also `local_pixel_values` [B, crops, C, h, w].
 `load_interactions` -> `InteractionDataset` -> `TripletDataset` -> `user_ids`, `pos_item_ids`, `neg_item_ids` [B].
 With `NeighbourSamplingCollator` also `node_ids` [n], `edge_index` [2, e], `edge_weights` [e].
 `load_item_table` -> `encode_items` -> features [num_items, dim] for `InteractionDataset.item_features`.
+`load_image_texts` -> `ImageTextCollator(SimCLRViews(num_views=1), processor)` -> `pixel_values` [B, C, H, W], `input_ids` [B, L].
+`load_linkage_table` -> `RecordCollator(ScanViews(...), processor)` -> `pixel_values` [B, C, H, W], `input_ids` [B, L], `labels` [B].
 `load_programs` -> `ProgramPairs` with `PairBatchSampler` -> `PairCollator(ProgramProcessor)` -> `input_ids` [B, 2, L] and others.
 """
 
@@ -18,9 +20,11 @@ from typing import TYPE_CHECKING
 from hf_contrastive.data.collators import EvalCollator, MultiViewCollator
 from hf_contrastive.data.images import decode_image, image_to_array, images_to_arrays
 from hf_contrastive.data.imbalance import imbalanced_subset
+from hf_contrastive.data.label_samplers import HardNegativeBatchSampler, MPerClassBatchSampler
 from hf_contrastive.data.multi_crop import MultiCropViews
 from hf_contrastive.data.processors import ProcessorTransform, image_processor
 from hf_contrastive.data.random_numbers import stateless_uniform
+from hf_contrastive.data.records import OcrNoise, RecordCollator, ScanViews
 from hf_contrastive.data.samplers import (
     DistinctLabelBatchSampler,
     duplicates_per_batch,
@@ -42,10 +46,19 @@ from hf_contrastive.utils import import_later
 if TYPE_CHECKING:
     from hf_contrastive.data.completions import load_completions
     from hf_contrastive.data.dialogues import split_dialogue
+    from hf_contrastive.data.glyphs import make_glyphs
+    from hf_contrastive.data.image_texts import (
+        ImageTextCollator,
+        PairEvalCollator,
+        list_image_text_splits,
+        load_image_texts,
+        split_sentences,
+    )
     from hf_contrastive.data.interaction_splits import k_core
     from hf_contrastive.data.interactions import InteractionDataset, load_interactions
     from hf_contrastive.data.item_encoding import encode_items
     from hf_contrastive.data.item_table import load_item_table
+    from hf_contrastive.data.linkage_tables import load_judged_pairs, load_linkage_table
     from hf_contrastive.data.loading import list_splits, load_images
     from hf_contrastive.data.neighbour_sampling import NeighbourSamplingCollator
     from hf_contrastive.data.planted_preferences import make_interactions
@@ -89,6 +102,7 @@ if TYPE_CHECKING:
         solution_texts,
         split_questions,
     )
+    from hf_contrastive.data.text_tokens import train_word_tokenizer
     from hf_contrastive.data.texts import TextCollator, list_text_splits, load_texts, token_blocks, train_tokenizer
     from hf_contrastive.data.triplets import TripletDataset, UserHistories, collate_triplets
     from hf_contrastive.data.word_problems import is_right, make_word_problems, make_word_solutions, word_problem_texts
@@ -136,6 +150,16 @@ _LATER = {
     **{
         name: f"hf_contrastive.data.{module}"
         for module, names in {
+            "glyphs": ("make_glyphs",),
+            "image_texts": (
+                "ImageTextCollator",
+                "PairEvalCollator",
+                "list_image_text_splits",
+                "load_image_texts",
+                "split_sentences",
+            ),
+            "linkage_tables": ("load_judged_pairs", "load_linkage_table"),
+            "text_tokens": ("train_word_tokenizer",),
             "program_pairs": (
                 "PairBatchSampler",
                 "PairCollator",
@@ -183,13 +207,18 @@ __all__ = [
     "EncodedAnswer",
     "EvalCollator",
     "EvalTransform",
+    "HardNegativeBatchSampler",
+    "ImageTextCollator",
     "InteractionDataset",
     "LengthReport",
+    "MPerClassBatchSampler",
     "MultiCropViews",
     "MultiViewCollator",
     "NeighbourSamplingCollator",
+    "OcrNoise",
     "PairBatchSampler",
     "PairCollator",
+    "PairEvalCollator",
     "PreferenceCollator",
     "PreloadedImages",
     "ProcessorTransform",
@@ -197,6 +226,8 @@ __all__ = [
     "ProgramCollator",
     "ProgramPairs",
     "ProgramProcessor",
+    "RecordCollator",
+    "ScanViews",
     "SimCLRViews",
     "TextCollator",
     "TripletDataset",
@@ -218,17 +249,22 @@ __all__ = [
     "is_right",
     "k_core",
     "lex_program",
+    "list_image_text_splits",
     "list_preference_splits",
     "list_program_splits",
     "list_splits",
     "list_text_splits",
     "load_completions",
+    "load_image_texts",
     "load_images",
     "load_interactions",
     "load_item_table",
+    "load_judged_pairs",
+    "load_linkage_table",
     "load_preferences",
     "load_programs",
     "load_texts",
+    "make_glyphs",
     "make_interactions",
     "make_programs",
     "make_word_problems",
@@ -248,12 +284,14 @@ __all__ = [
     "solution_texts",
     "split_dialogue",
     "split_questions",
+    "split_sentences",
     "stateless_uniform",
     "token_blocks",
     "tokenize_completions",
     "tokenize_preferences",
     "train_program_tokenizer",
     "train_tokenizer",
+    "train_word_tokenizer",
     "usable_programs",
     "word_problem_texts",
 ]

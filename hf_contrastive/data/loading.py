@@ -163,6 +163,10 @@ def _source(
     label_column: str | None,
     cache_dir: str | None,
 ) -> Source:
+    if isinstance(path_or_id, (datasets.Dataset, datasets.IterableDataset)):
+        return Source("the data given", lambda: ["train"], lambda _: path_or_id)
+    if isinstance(path_or_id, (datasets.DatasetDict, datasets.IterableDatasetDict)):
+        return Source("the data given", lambda: [str(split) for split in path_or_id], path_or_id.__getitem__)
     if not isinstance(path_or_id, (str, Path)):
         files = [Path(file).expanduser() for file in path_or_id]
         for file in files:
@@ -183,12 +187,14 @@ def _source(
         if path.suffix == ".npz":
             split = split_of_stem(path.stem) or "train"
             return Source(text, lambda: [split], lambda _: _load_npz(path, image_column, label_column))
-        raise ValueError(f"file {text} is neither .parquet nor .npz; pass such a file or a folder of images")
+        if path.suffix == ".tar":
+            return _tar_source(text, {split_of_stem(path.stem) or "train": [path]}, streaming, cache_dir)
+        raise ValueError(f"file {text} is none of .parquet, .npz, .tar; pass such a file or a folder of images")
     if path.is_dir():
         return _folder(path, streaming, image_column, label_column, cache_dir)
     if isinstance(path_or_id, Path) or _looks_like_a_path(text):
         raise FileNotFoundError(
-            f"{text} does not exist; pass 'digits', a folder of images, a .parquet or .npz file, a folder of those, a "
+            f"{text} does not exist; pass 'digits', a folder of images, a .parquet, .npz or .tar file, a folder of those, a "
             "save_to_disk folder, or a hub id such as 'uoft-cs/cifar10'"
         )
 
@@ -206,6 +212,9 @@ def _folder(
         files = sorted(folder.glob("*.parquet")) if folder.is_dir() else []
         if files:
             return parquet_source(text, files_by_split(files), streaming, cache_dir)
+    archives = sorted(path.glob("*.tar"))
+    if archives:
+        return _tar_source(text, files_by_split(archives), streaming, cache_dir)
     packed = sorted(path.glob("*.npz"))
     if packed:
         wanted = {image_column} if image_column else {"images", "images_packed", "image", "x"}
@@ -236,6 +245,23 @@ def _folder(
         return data
 
     return Source(text, lambda: [str(split) for split in builder.config.data_files or ["train"]], load)
+
+
+def _tar_source(text: str, files: dict[str, list[Path]], streaming: bool, cache_dir: str | None) -> Source:
+    """WebDataset archives by split; what stands in them under an image's ending becomes the column `image`."""
+
+    def load(split: str) -> Loaded:
+        names = [str(file) for file in files[split]]
+        data = datasets.load_dataset(
+            "webdataset", data_files={split: names}, split=split, streaming=streaming, cache_dir=cache_dir
+        )
+        columns = column_names_of(data)
+        kinds = [column for column in columns if f".{column.lower()}" in _IMAGE_SUFFIXES]
+        if "image" not in columns and len(kinds) == 1:
+            data = data.rename_column(kinds[0], "image")
+        return data
+
+    return Source(text, lambda: list(files), load)
 
 
 def _npz_names(file: Path) -> list[str]:
@@ -406,8 +432,43 @@ def list_splits(path_or_id: str | Path | Sequence[str | Path], *, name: str | No
     return sorted(_source(path_or_id, name, False, None, None, None).splits(), key=split_rank)
 
 
+def list_columns(
+    path_or_id: Any, *, split: str = "train", name: str | None = None, cache_dir: str | None = None
+) -> list[str]:
+    """Names of all columns that a source of images has, before [`load_images`] chooses.
+
+    Args:
+        path_or_id: as for [`load_images`].
+        split (`str`, defaults to `"train"`): the split that is looked at; the first one where there is no such split.
+        name (`str`, *optional*): configuration of a hub dataset.
+        cache_dir (`str`, *optional*): where `datasets` keeps its converted files.
+
+    Returns:
+        `list[str]`: in the order of the source.
+
+    Raises:
+        FileNotFoundError: if the path does not exist.
+        ValueError: a source that cannot be read.
+
+    Example:
+
+    ```python
+    >>> from hf_contrastive.data.loading import list_columns
+    >>> list_columns("digits")
+    ['image', 'label']
+
+    ```
+    """
+    source = _source(path_or_id, name, not isinstance(path_or_id, datasets.Dataset), None, None, cache_dir)
+    try:
+        splits = source.splits()
+        return column_names_of(source.load(split if split in splits else splits[0]))
+    except (ConnectionError, DatasetNotFoundError) as error:
+        raise hub_error(path_or_id, error) from error
+
+
 def load_images(
-    path_or_id: str | Path | Sequence[str | Path],
+    path_or_id: Any,
     *,
     split: str = "train",
     name: str | None = None,
@@ -429,6 +490,8 @@ def load_images(
             - `"digits"`: 1797 grey scans of 8x8 pixels that come with scikit-learn (first half train, second half test);
             - a folder of image files, with or without class folders, with or without `train/` and `test/`;
             - a `.parquet` file, a list of those, or a folder with `train*.parquet`, `test*.parquet`, ...;
+            - a `.tar` file of WebDataset, or a folder of those;
+            - `datasets` objects at hand;
             - an `.npz` file or a folder of those: `images` [N, H, W] or [N, H, W, C], or `images_packed` [N, H, W/8]
               (bits along the rows, cut to a square, 1 = ink = white), and `label` [N];
             - a folder written by `save_to_disk`;

@@ -46,6 +46,7 @@ _SOLARIZE = 32
 _AFFINE, _AFFINE_FACTORS = 33, 34  # factors: angle, shift x, shift y, zoom, shear: 34 to 38
 _DRAWS = 39
 
+_JITTER_REACH = (0.8, 0.8, 0.8, 0.2)
 _JITTER_OPS = (adjust_brightness_, adjust_contrast_, adjust_saturation_, adjust_hue_)
 _ORDERS = tuple(itertools.permutations(range(4)))
 
@@ -149,7 +150,7 @@ class SimCLRViews:
         crop_scale (`tuple[float, float]`): share of the image's area that a crop covers.
         crop_ratio (`tuple[float, float]`): aspect ratio (width / height) of a crop.
         flip (`float`): probability of a horizontal flip.
-        jitter_strength (`float`): s; brightness, contrast and saturation change by up to 0.8 s, hue by 0.2 s turns.
+        jitter_strength (`float`): s; brightness, contrast, saturation and hue change by up to s times what `jitter` says.
         jitter_p (`float`): probability of colour jitter.
         gray_p (`float`): probability of turning grey (luma weights).
         blur_p (`float`): probability of Gaussian blur; kernel a tenth of `size`.
@@ -166,6 +167,9 @@ class SimCLRViews:
         shear (`float`): largest shear in degrees, either way.
         seed (`int`): seed of all draws.
         first_view (`int`): number of the first view, on which the draws depend; for further views of the same images.
+        jitter (`tuple[float, float, float, float]`): largest change of brightness, contrast, saturation (factors about 1)
+            and hue (turns, at most 0.5 after multiplying), before `jitter_strength`.
+        fill (`float`): grey, 0 black to 1 white, of what an affine map brings in from outside the image.
 
     Raises:
         ValueError: names the argument, its value and what is allowed.
@@ -206,6 +210,8 @@ class SimCLRViews:
         shear: float = 0.0,
         seed: int = 0,
         first_view: int = 0,
+        jitter: Sequence[float] = _JITTER_REACH,
+        fill: float = 0.0,
     ) -> None:
         if channels not in (1, 3):
             raise ValueError(f"channels must be 1 or 3, got {channels!r}")
@@ -215,8 +221,14 @@ class SimCLRViews:
         self.crop_ratio = _range("crop_ratio", crop_ratio, 0.0, math.inf)
         self.flip = _fraction("flip", flip)
         self.jitter_strength = _not_negative("jitter_strength", jitter_strength)
-        if self.jitter_strength > 2.5:
-            raise ValueError(f"jitter_strength must be at most 2.5 (hue turns by 0.2 of it), got {jitter_strength!r}")
+        if len(tuple(jitter)) != 4:
+            raise ValueError(f"jitter must be four numbers (brightness, contrast, saturation, hue), got {jitter!r}")
+        self.jitter = tuple(_not_negative("jitter", value) for value in jitter)
+        if self.jitter_strength * self.jitter[3] > 0.5:
+            raise ValueError(
+                f"jitter_strength must be at most {0.5 / self.jitter[3]:g} (hue turns by {self.jitter[3]:g} of it), got "
+                f"{jitter_strength!r}"
+            )
         self.jitter_p = _fraction("jitter_p", jitter_p)
         self.gray_p = _fraction("gray_p", gray_p)
         self.blur_p = _fraction("blur_p", blur_p)
@@ -233,6 +245,7 @@ class SimCLRViews:
         self.shear = _not_negative("shear", shear)
         if self.shear >= 90:
             raise ValueError(f"shear must be below 90 degrees, got {shear!r}")
+        self.fill = _fraction("fill", fill)
         self.seed = _whole("seed", seed, 0)
         self.first_view = _whole("first_view", first_view, 0)
         if self.blur_p > 0 and self.size < 2:
@@ -334,6 +347,33 @@ class SimCLRViews:
         }
         return cls(size, **{**scans, **changes})
 
+    @classmethod
+    def convirt(cls, size: int = 224, **changes: Any) -> SimCLRViews:
+        """ConVIRT's setting for radiographs (arXiv 2010.00747, section 4.2, from memory): one view; crop, flip, small affine map,
+        brightness and contrast by up to 0.4, blur; no colour. ImageNet's mean and std.
+
+        Args:
+            size (`int`): side of the views in pixels.
+            changes: any argument of the class.
+        """
+        paper: dict[str, Any] = {
+            "num_views": 1,
+            "crop_scale": (0.6, 1.0),
+            "flip": 0.5,
+            "affine_p": 1.0,
+            "rotate": 20.0,
+            "translate": 0.1,
+            "zoom": (0.95, 1.05),
+            "jitter": (0.4, 0.4, 0.0, 0.0),
+            "jitter_p": 1.0,
+            "gray_p": 0.0,
+            "blur_p": 1.0,
+            "blur_sigma": (0.1, 3.0),
+        }
+        if changes.get("channels", 3) == 3:
+            paper.update(mean=IMAGENET_MEAN, std=IMAGENET_STD)
+        return cls(size, **{**paper, **changes})
+
     # ------------------------------------------------------------------ description
 
     def to_dict(self) -> dict[str, Any]:
@@ -373,7 +413,8 @@ class SimCLRViews:
         if self.flip:
             parts.append(f"flip p {self.flip:g}")
         if self.jitter_p and self.jitter_strength:
-            parts.append(f"jitter s {self.jitter_strength:g} p {self.jitter_p:g}")
+            reach = "" if self.jitter == _JITTER_REACH else f" ({'/'.join(f'{value:g}' for value in self.jitter)})"
+            parts.append(f"jitter s {self.jitter_strength:g}{reach} p {self.jitter_p:g}")
         if self.gray_p and self.channels == 3:
             parts.append(f"gray p {self.gray_p:g}")
         if self.blur_p:
@@ -435,10 +476,10 @@ class SimCLRViews:
         view = np.tile(self.first_view + np.arange(views), len(index) // views)
         dimensions = np.repeat(np.asarray(sizes, dtype=np.int64).reshape(-1, 2), views, axis=0)
         u = stateless_uniform(self.seed, int(epoch), index, view, _DRAWS)
-        reach = np.array([0.8, 0.8, 0.8]) * self.jitter_strength
+        reach = np.array(self.jitter[:3]) * self.jitter_strength
         low = np.maximum(0.0, 1.0 - reach)
         jitter = u[:, _JITTER_FACTORS : _JITTER_FACTORS + 4]
-        hue = 0.2 * self.jitter_strength * (2.0 * jitter[:, 3:] - 1.0)
+        hue = self.jitter[3] * self.jitter_strength * (2.0 * jitter[:, 3:] - 1.0)
         geometry = 2.0 * u[:, _AFFINE_FACTORS : _AFFINE_FACTORS + 5] - 1.0
         geometry = geometry * np.array([self.rotate, *(self.translate * self.size,) * 2, 1.0, self.shear])
         log_zoom = np.log(self.zoom)
@@ -480,7 +521,10 @@ class SimCLRViews:
         rows = chosen("affine")
         if rows is not None:
             values = parameter("geometry")[rows]
-            x[rows] = affine(x[rows], values[:, 0], values[:, 1:3], values[:, 3], values[:, 4])
+            # black comes in from outside: shifted by the fill, that is the fill
+            moved = x[rows] - self.fill if self.fill else x[rows]
+            moved = affine(moved, values[:, 0], values[:, 1:3], values[:, 3], values[:, 4])
+            x[rows] = moved + self.fill if self.fill else moved
         rows = chosen("flip")
         if rows is not None:
             x[rows] = x[rows].flip(3)

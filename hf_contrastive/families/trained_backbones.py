@@ -48,24 +48,28 @@ def load_backbone(
     return model, sorted(info["missing_keys"])
 
 
-def fill_backbone(model: Any, trained: nn.Module, missing: list[str], what: str = "backbone") -> None:
+def fill_backbone(
+    model: Any, trained: nn.Module, missing: list[str], what: str = "backbone", part: str = "backbone"
+) -> None:
     """Copy a trained backbone's weights into a model, and let what training builds start from them too.
 
     What the source has beyond the model's backbone (an unused pooler, a classification head) is left behind.
 
     Args:
-        model (`ContrastivePreTrainedModel`): with a part `backbone`; changed in place.
+        model (`ContrastivePreTrainedModel`): changed in place.
         trained (`nn.Module`): the source.
         missing (`list[str]`): of [`load_backbone`].
         what (`str`, defaults to `"backbone"`): what a user calls it, for the message.
+        part (`str`, defaults to `"backbone"`): the part of the model that is filled.
 
     Raises:
         ValueError: the source lacks tensors that the backbone has; the first one is named.
     """
-    missing = missing or list(model.backbone.load_state_dict(trained.state_dict(), strict=False).missing_keys)
+    target = getattr(model, part)
+    missing = missing or list(target.load_state_dict(trained.state_dict(), strict=False).missing_keys)
     if missing:
         raise ValueError(
-            f"the given {what} has no weights for {len(missing)} tensors of {type(model.backbone).__name__}, for example "
+            f"the given {what} has no weights for {len(missing)} tensors of {type(target).__name__}, for example "
             f"{missing[0]!r}; give a checkpoint of the same architecture."
         )
     for _, part in model.training_state():

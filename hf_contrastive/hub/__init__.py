@@ -18,6 +18,8 @@ _PUBLIC_NAMES = {
     "atomic_folder": "atomic",
     "check_checkpoint": "loading",
     "export_backbone": "export",
+    "export_onnx": "tower_export",
+    "export_sentence_transformers": "tower_export",
     "find_local_paths": "scrub",
     "finish_interrupted_save": "atomic",
     "is_local_path": "scrub",
@@ -43,6 +45,8 @@ __all__ = [
     "atomic_folder",
     "check_checkpoint",
     "export_backbone",
+    "export_onnx",
+    "export_sentence_transformers",
     "find_local_paths",
     "finish_interrupted_save",
     "is_local_path",
@@ -64,6 +68,7 @@ if TYPE_CHECKING:  # static analysis sees the real names
     from hf_contrastive.hub.loading import CheckpointInfo, check_checkpoint
     from hf_contrastive.hub.push import SAFE_IGNORE_PATTERNS, PreparedFolder, prepare_folder, push_to_hub
     from hf_contrastive.hub.scrub import find_local_paths, is_local_path, scrub_config, scrub_folder, scrub_text
+    from hf_contrastive.hub.tower_export import export_onnx, export_sentence_transformers
     from hf_contrastive.hub.trainer import TrainerHubMixin
 
 

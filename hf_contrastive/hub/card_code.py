@@ -39,6 +39,8 @@ def code_example(
         return _code_usage(spec, place, folder, is_adapter, base_model)
     if spec is not None and spec.domain == "interaction":
         return _recommender_usage(place, folder)
+    if spec is not None and spec.main.zero_shot_image:
+        return _pair_usage(spec, config, place, folder, image_size, is_adapter)
     channels, size = _image_shape(config, image_size)
     has_processor = (folder / "preprocessor_config.json").is_file()
     ours = spec is not None or is_ours(str(config.get("model_type") or ""))
@@ -162,6 +164,49 @@ def _code_usage(spec: SystemSpec, place: str, folder: Path, is_adapter: bool, ba
             "",
             *load,
             "# embeddings = model.encode(...) of what the processor of the training makes; none is saved here",
+        ]
+    return "```python\n" + "\n".join(lines) + "\n```"
+
+
+def _pair_usage(
+    spec: SystemSpec, config: dict[str, Any], place: str, folder: Path, image_size: int | None, is_adapter: bool
+) -> str:
+    vision = config.get("vision_config") or {}
+    channels = int(vision.get("num_channels") or 3)
+    found = image_size or vision.get("image_size") or 32
+    size = int(found[0] if isinstance(found, (list, tuple)) else found)
+    lines = ["import hf_contrastive  # makes the Auto classes know this model type"]
+    load = [f'model = AutoModel.from_pretrained("{place}")']
+    names = ["AutoModel"]
+    if is_adapter:
+        # the adapter's layers are those of the system's class, which plain PEFT loading would not build
+        name = spec.pretraining_class().__name__
+        lines = [f"from hf_contrastive import {name}", "from peft import PeftModel"]
+        names = []
+        load = [
+            f'base = {name}.from_towers("VISION", "TEXT")  # what the training started from, with the fields below',
+            f'model = PeftModel.from_pretrained(base, "{place}").merge_and_unload().eval()',
+        ]
+    if (folder / "processor_config.json").is_file():
+        lines += [
+            "from PIL import Image",
+            f"from transformers import {', '.join([*names, 'AutoProcessor'])}",
+            "",
+            *load,
+        ]
+        lines += [
+            f'processor = AutoProcessor.from_pretrained("{place}")',
+            f'images = [Image.new("{"L" if channels == 1 else "RGB"}", ({size}, {size}))]  # your images here',
+            'inputs = processor(images=images, text=["a red letter", "a blue letter"])',
+            'images = model.encode(inputs.pop("pixel_values"))  # [images, dim], length 1',
+            "texts = model.encode(**inputs)  # [texts, dim]",
+            "print(images @ texts.T)  # similarity of every image and text",
+        ]
+    else:
+        lines += ["import torch", *([f"from transformers import {names[0]}"] if names else []), "", *load]
+        lines += [
+            "# your images, scaled as in training: float [batch, channels, height, width]; no processor is saved here",
+            f"images = model.encode(torch.rand(2, {channels}, {size}, {size}))  # [batch, dim], length 1",
         ]
     return "```python\n" + "\n".join(lines) + "\n```"
 

@@ -181,6 +181,7 @@ def _use_section(
     parts += [code_example(spec, config, place, folder, image_size, is_adapter, base_model)]
     if spec is not None and spec.domain != "interaction":  # recommenders are tables, they have no backbone
         auto = "AutoModelForCausalLM" if spec.main.causal_lm else "AutoModel"
+        part = ', part="vision_model"' if spec.main.zero_shot_image else ""
         parts += [
             "",
             "The bare backbone, for programs that do not have `hf_contrastive` installed (when it is one of "
@@ -189,7 +190,7 @@ def _use_section(
             "```python",
             "from hf_contrastive.hub import export_backbone",
             "",
-            f'export_backbone(model, "backbone")  # afterwards, in plain transformers: {auto}.from_pretrained("backbone")',
+            f'export_backbone(model, "backbone"{part})  # afterwards, in plain transformers: {auto}.from_pretrained("backbone")',
             "```",
         ]
     return parts
@@ -232,9 +233,11 @@ def _method_section(spec: SystemSpec | None, config: dict[str, Any], training: M
             parts += ["", f"Loss: {formula}"]
     elif training.get("loss"):
         parts += [f"Loss: {training['loss']}"]
-    backbone = config.get("backbone_config") or {}
-    if backbone.get("model_type"):
-        parts += ["", f"Backbone: `{backbone['model_type']}`."]
+    encoders = {"Backbone": "backbone_config", "Image encoder": "vision_config", "Text encoder": "text_config"}
+    for title, key in encoders.items():
+        kind = (config.get(key) or {}).get("model_type")
+        if kind:
+            parts += ["", f"{title}: `{kind}`."]
     own = _own_fields(config) if spec is not None else {}
     if own:
         parts += ["", "Settings of the model:", "", _table(("field", "value"), own.items())]

@@ -104,11 +104,25 @@ def _added_by_auto_model(backbone: Any, auto_class: Any) -> tuple[str, ...]:
     return tuple(sorted(set(rebuilt.state_dict()) - set(backbone.state_dict())))
 
 
+def _encoder_of(model: Any, part: str | None) -> Any:
+    """The encoder to write: the named one, the only one, or the model itself."""
+    towers = [name for name in getattr(model, "towers", ("backbone",)) if getattr(model, name, None) is not None]
+    if part is None and len(towers) < 2:
+        return getattr(model, towers[0]) if towers else model
+    if part is None or part not in towers:
+        raise ValueError(
+            f"{type(model).__name__} has the encoders {', '.join(towers) or 'none'}; `part` is {part!r}: pass one of their "
+            "names."
+        )
+    return getattr(model, part)
+
+
 def export_backbone(
     model: Any,
     folder: str | os.PathLike,
     processor: Any = None,
     card: Mapping[str, Any] | None = None,
+    part: str | None = None,
 ) -> ExportReport:
     """Write the bare backbone of a trained model, so that plain transformers loads it with `AutoModel`
     (`AutoModelForCausalLM` for a language model).
@@ -122,6 +136,7 @@ def export_backbone(
         folder: where to; written atomically.
         processor (*optional*): an image processor or tokenizer that is saved beside it.
         card (`dict`, *optional*): arguments for `write_model_card`.
+        part (`str`, *optional*): of a model with several encoders, the one to write: `"vision_model"` or `"text_model"`.
 
     Returns:
         `ExportReport`: it says whether `import hf_contrastive` is needed for loading, which is so for this library's
@@ -129,6 +144,7 @@ def export_backbone(
 
     Raises:
         TypeError: the model has no backbone of transformers' kind.
+        ValueError: the model has several encoders and `part` names none of them.
 
     Example:
 
@@ -147,8 +163,8 @@ def export_backbone(
 
     wrapped = model.get_base_model() if isinstance(model, PeftModel) else model
     has_adapters = _has_adapters(wrapped)
-    part = getattr(wrapped, "backbone", wrapped)
-    backbone = merged_copy(part) if has_adapters else part
+    encoder = _encoder_of(wrapped, part)
+    backbone = merged_copy(encoder) if has_adapters else encoder
     if not isinstance(backbone, PreTrainedModel):
         raise TypeError(
             f"argument 'model': the backbone of {type(model).__name__} is a {type(backbone).__name__}, expected a "
@@ -165,7 +181,7 @@ def export_backbone(
     load = (f"import {package}\n" if ours else "") + (
         f'from transformers import {auto}\n\nmodel = {auto}.from_pretrained("{name}")'
     )
-    source = find_by_model_type(str(getattr(wrapped.config, "model_type", ""))) if wrapped is not part else None
+    source = find_by_model_type(str(getattr(wrapped.config, "model_type", ""))) if wrapped is not encoder else None
     notes = [] if source is None else [f"This is the backbone of a trained {source.title} model ({source.paper_url})."]
     if ours:
         notes.append(

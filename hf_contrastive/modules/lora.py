@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 _UNTOUCHED_COPY = "original_module."
 
 
-def lora_targets(model: nn.Module) -> list[str]:
+def lora_targets(model: nn.Module, towers: Sequence[str] | None = None) -> list[str]:
     """Full names of the layers inside the backbone that get an adapter: every Linear and Conv2d, never the head.
 
     The output matrix of a language model is left out: it is often the embedding matrix, which an adapter would change too.
@@ -27,7 +27,8 @@ def lora_targets(model: nn.Module) -> list[str]:
     cannot stand for them.
 
     Args:
-        model (`ContrastivePreTrainedModel`): a model with a submodule `backbone`.
+        model (`ContrastivePreTrainedModel`): a model with a submodule `backbone`, or with several encoders (`model.towers`).
+        towers (sequence of `str`, *optional*): of several encoders, those that are adapted; all by default.
 
     Returns:
         `list[str]`: names as in `model.named_modules()`, in that order.
@@ -46,15 +47,17 @@ def lora_targets(model: nn.Module) -> list[str]:
 
     ```
     """
-    backbone: Any = _backbone(model)
-    output_matrix = backbone.get_output_embeddings() if hasattr(backbone, "get_output_embeddings") else None
-    layers = [(name, module) for name, module in backbone.named_modules() if module is not output_matrix]
-    targets = [f"backbone.{name}" for name, module in layers if _can_adapt(module)]
-    if not targets:
-        raise ValueError(
-            f"no layer of the backbone can take a LoRA adapter: it needs Linear or Conv2d (without groups) layers; "
-            f"found {_layer_types(_backbone(model))}. Train the whole model instead."
-        )
+    targets = []
+    for tower, encoder in _encoders(model, towers).items():
+        output_matrix = encoder.get_output_embeddings() if hasattr(encoder, "get_output_embeddings") else None
+        layers = [(name, module) for name, module in encoder.named_modules() if module is not output_matrix]
+        found = [f"{tower}.{name}" for name, module in layers if _can_adapt(module)]
+        if not found:
+            raise ValueError(
+                f"no layer of {_called(tower)} can take a LoRA adapter: it needs Linear or Conv2d (without groups) layers; "
+                f"found {_layer_types(encoder)}. Train the whole model instead."
+            )
+        targets += found
     return targets
 
 
@@ -65,6 +68,7 @@ def add_lora(
     dropout: float = 0.0,
     targets: Sequence[str] | None = None,
     modules_to_save: Sequence[str] | None = None,
+    towers: Sequence[str] | None = None,
 ) -> PeftModel:
     """Freeze the backbone, put LoRA adapters on its layers (https://arxiv.org/abs/2106.09685) and train the rest in full.
 
@@ -84,6 +88,8 @@ def add_lora(
             (`["q_proj", "v_proj"]`); only layers inside the backbone are ever adapted. All of `lora_targets` by default.
         modules_to_save (sequence of `str`, *optional*): direct parts of the model that are trained in full and saved;
             by default every part beside the backbone that has trainable parameters.
+        towers (sequence of `str`, *optional*): of a model with several encoders (`model.towers`), those that get adapters; all by
+            default. The others stand still, unless `modules_to_save` names them.
 
     Returns:
         `PeftModel`: forwards everything (`encode`, `embed_views`, `compute_objective`) to the model.
@@ -112,8 +118,9 @@ def add_lora(
         raise ValueError(f"`alpha` is {alpha!r}, but it must be above 0.")
     if not 0 <= dropout < 1:
         raise ValueError(f"`dropout` is {dropout!r}, but it must be 0 or more and below 1.")
-    layers = lora_targets(model) if targets is None else _choose_layers(model, targets)
-    saved = [*_choose_parts(model, modules_to_save), *_moving_statistics(model)]
+    layers = lora_targets(model, towers) if targets is None else _choose_layers(model, targets, towers)
+    adapted = _encoders(model, towers)
+    saved = [*_choose_parts(model, modules_to_save, adapted), *_moving_statistics(model, adapted)]
     names = [name for name, _ in model.named_modules()]
     for part in saved:
         same_end = [name for name in names if name.endswith(part) and name != part]
@@ -174,13 +181,25 @@ def trainable_parameter_table(model: nn.Module) -> list[dict[str, Any]]:
     ]
 
 
-def _backbone(model: nn.Module) -> nn.Module:
+def _encoders(model: nn.Module, towers: Sequence[str] | None = None) -> dict[str, Any]:
     parts = dict(model.named_children())
-    if "backbone" not in parts:
+    # an encoder that a configuration leaves out is `None`, no part
+    known = [name for name in getattr(model, "towers", ("backbone",)) if name in parts]
+    if not known:
         raise ValueError(
             f"{type(model).__name__} has no part `backbone` to put adapters on; its parts are: {', '.join(parts)}."
         )
-    return parts["backbone"]
+    if towers is None:
+        return {name: parts[name] for name in known}
+    if isinstance(towers, str) or not towers or set(towers) - set(known):
+        raise ValueError(
+            f"`towers` is {towers!r}, but it must be a list of encoders of this model: {', '.join(known)}."
+        )
+    return {name: parts[name] for name in known if name in towers}
+
+
+def _called(tower: str) -> str:
+    return "the backbone" if tower == "backbone" else f"`{tower}`"
 
 
 def _can_adapt(module: nn.Module) -> bool:
@@ -197,25 +216,31 @@ def _layer_types(module: nn.Module) -> str:
     return ", ".join(f"{count} {name}" for name, count in sorted(counts.items())) or "no layer with parameters"
 
 
-def _choose_layers(model: nn.Module, targets: Sequence[str]) -> list[str]:
-    backbone = _backbone(model)
+def _choose_layers(model: nn.Module, targets: Sequence[str], towers: Sequence[str] | None) -> list[str]:
+    encoders = _encoders(model, towers)
     if isinstance(targets, str) or not targets:
         raise ValueError(f"`targets` is {targets!r}, but it must be a list of layer names, for example ['q_proj'].")
-    known = [f"backbone.{name}" for name, module in backbone.named_modules() if _can_adapt(module)]
+    known = [
+        f"{tower}.{name}"
+        for tower, encoder in encoders.items()
+        for name, module in encoder.named_modules()
+        if _can_adapt(module)
+    ]
     chosen = {target: [n for n in known if n == target or n.endswith(f".{target}")] for target in targets}
     for target, found in chosen.items():
         if not found:
             endings = sorted({name.rpartition(".")[2] for name in known})
+            held = " and ".join(f"{_called(tower)} holds {_layer_types(part)}" for tower, part in encoders.items())
             raise ValueError(
-                f"`targets` names {target!r}, but no Linear or Conv2d layer (without groups) of the backbone is called "
-                f"so; the layers are called {', '.join(endings) or 'nothing'}, and the backbone holds "
-                f"{_layer_types(backbone)}."
+                f"`targets` names {target!r}, but no Linear or Conv2d layer (without groups) of "
+                f"{' or '.join(map(_called, encoders))} is called so; the layers are called "
+                f"{', '.join(endings) or 'nothing'}, and {held}."
             )
     wanted = {name for found in chosen.values() for name in found}
     return [name for name in known if name in wanted]
 
 
-def _choose_parts(model: nn.Module, modules_to_save: Sequence[str] | None) -> list[str]:
+def _choose_parts(model: nn.Module, modules_to_save: Sequence[str] | None, adapted: dict[str, Any]) -> list[str]:
     children = dict(model.named_children())
     bare = [name for name, parameter in model.named_parameters(recurse=False) if parameter.requires_grad]
     if bare:
@@ -227,7 +252,7 @@ def _choose_parts(model: nn.Module, modules_to_save: Sequence[str] | None) -> li
         parts = [
             name
             for name, child in children.items()
-            if name != "backbone"
+            if name not in getattr(model, "towers", ("backbone",))
             and not isinstance(child, TrainingState)
             and (
                 any(parameter.requires_grad for parameter in child.parameters())
@@ -237,21 +262,25 @@ def _choose_parts(model: nn.Module, modules_to_save: Sequence[str] | None) -> li
         ]
     else:
         parts = list(modules_to_save)
-        unknown = [name for name in parts if name not in children or name == "backbone"]
+        unknown = [name for name in parts if name not in children or name in adapted]
         if isinstance(modules_to_save, str) or unknown:
             raise ValueError(
                 f"`modules_to_save` is {modules_to_save!r}, but it must be a list of parts beside the backbone: "
-                f"{', '.join(name for name in children if name != 'backbone') or 'this model has none'}."
+                f"{', '.join(name for name in children if name not in adapted) or 'this model has none'}."
             )
     return parts
 
 
-def _moving_statistics(model: nn.Module) -> list[str]:
-    """Names of the backbone's layers whose running statistics change in training, whatever mode it is in now."""
-    if "backbone" in (getattr(getattr(model, "config", None), "frozen_modules", None) or []):
-        return []
-    modules = _backbone(model).named_modules()
-    return [f"backbone.{name}" for name, module in modules if getattr(module, "running_mean", None) is not None]
+def _moving_statistics(model: nn.Module, adapted: dict[str, Any]) -> list[str]:
+    """Names of the encoders' layers whose running statistics change in training, whatever mode they are in now."""
+    frozen = getattr(getattr(model, "config", None), "frozen_modules", None) or []
+    return [
+        f"{tower}.{name}"
+        for tower, encoder in adapted.items()
+        if tower not in frozen
+        for name, module in encoder.named_modules()
+        if getattr(module, "running_mean", None) is not None
+    ]
 
 
 __all__ = ["add_lora", "lora_targets", "trainable_parameter_table"]

@@ -78,7 +78,7 @@ def embed_batches(
     """Embed all batches of a prepared dataloader and join them over the processes.
 
     Args:
-        model: with `encode` and `view_inputs`, not wrapped.
+        model: with `encode`, `encode_inputs` and `view_inputs`, not wrapped.
         loader (`DataLoader`): prepared by the accelerator; rows in order, nothing dropped.
         accelerator (`Accelerator`): gathers, and cuts the rows that filled up the last batch.
         readout (`str`, *optional*): of `encode`.
@@ -92,7 +92,7 @@ def embed_batches(
     """
     embeds, labels = [], []
     for batch in loader:
-        named = {name: batch[name] for name in model.view_inputs if name in batch}
+        named = {name: batch[name] for name in model.encode_inputs or model.view_inputs if name in batch}
         with accelerator.autocast():
             rows = model.encode(**named, readout=readout).float()
         embeds.append(accelerator.gather_for_metrics(rows).cpu())
@@ -103,7 +103,7 @@ def embed_batches(
     return torch.cat(embeds), torch.cat(labels) if labels else None
 
 
-def alignment_of_views(model: Any, loader: DataLoader, accelerator: Any) -> float:
+def alignment_of_views(model: Any, loader: DataLoader, accelerator: Any) -> dict[str, float]:
     """Mean alignment of the first two views of every row, in eval mode.
 
     Args:
@@ -112,7 +112,7 @@ def alignment_of_views(model: Any, loader: DataLoader, accelerator: Any) -> floa
         accelerator (`Accelerator`): gathers.
 
     Returns:
-        `float`: 0 (equal) to 4.
+        `dict[str, float]`: `alignment`, 0 (equal) to 4.
 
     Raises:
         ValueError: the batches hold one view.
@@ -127,7 +127,64 @@ def alignment_of_views(model: Any, loader: DataLoader, accelerator: Any) -> floa
             raise ValueError("the probe 'views' needs two views of a row; the training collator makes one.")
         one, two = (accelerator.gather_for_metrics(view.float()).cpu() for view in views[:2])
         total, rows = total + alignment(one, two) * len(one), rows + len(one)
-    return total / rows
+    return {"alignment": total / rows}
+
+
+def pair_metrics(model: Any, loader: DataLoader, accelerator: Any) -> dict[str, float]:
+    """The loss and the retrieval of partners over held-out pairs of two modalities, in eval mode.
+
+    Args:
+        model: with `embed_views` that gives two tensors `<name>_embeds`, not wrapped.
+        loader (`DataLoader`): prepared by the accelerator; batches of pairs, with `sample_ids` where several pairs may be right.
+        accelerator (`Accelerator`): gathers.
+
+    Returns:
+        `dict[str, float]`: `loss`, the mean over full batches (it depends on their size; none without a full one), and for both
+        directions `text_to_image_recall@k`, `image_to_text_recall@k` for k of 1, 5, 10 that fit.
+
+    Raises:
+        ValueError: the model embeds no pairs.
+    """
+    model.eval()
+    sides: dict[str, list[torch.Tensor]] = {}
+    ids: list[torch.Tensor] = []
+    losses, full = [], None
+    for batch in loader:
+        named = {name: batch[name] for name in model.view_inputs if name in batch}
+        with torch.no_grad(), accelerator.autocast():
+            embeds = model.embed_views(**named)
+        size = len(next(iter(embeds.values())))
+        full = size if full is None else full
+        own = batch.get("sample_ids")
+        if size == full and size * accelerator.num_processes > 1:
+            # an incomplete last batch, which is filled up with earlier rows, has another level
+            with torch.no_grad():
+                losses.append(model.compute_objective(embeds, sample_ids=own).loss.detach().float().reshape(1))
+        names = [name for name in embeds if name.endswith("_embeds") and embeds[name].ndim == 2]
+        if len(names) != 2:
+            raise ValueError(f"the probe 'pairs' needs a model of two modalities; {type(model).__name__} is none.")
+        for name in names:
+            sides.setdefault(name.removesuffix("_embeds"), []).append(
+                accelerator.gather_for_metrics(embeds[name].float()).cpu()
+            )
+        if own is not None:
+            ids.append(accelerator.gather_for_metrics(own).cpu())
+    joined = {name: torch.cat(parts) for name, parts in sides.items()}
+    rows = len(next(iter(joined.values())))
+    labels = torch.cat(ids) if ids else torch.arange(rows)
+    results = {"loss": float(accelerator.gather(torch.cat(losses)).mean())} if losses else {}
+    ks = [k for k in (1, 5, 10) if k <= rows]
+    for query, gallery in (("text", "image"), ("image", "text")):
+        if query in joined and gallery in joined:
+            found = retrieval_metrics(
+                joined[query], joined[gallery], query_labels=labels, gallery_labels=labels, ks=ks
+            )
+            results.update({f"{query}_to_{gallery}_recall@{k}": found[f"recall@{k}"] for k in ks})
+    return results
+
+
+#: probes that read two sides of every row, with the trainer's collator that makes the batches
+PAIR_PROBES = {"views": (alignment_of_views, "data_collator"), "pairs": (pair_metrics, "eval_data_collator")}
 
 
 def limit_rows(dataset: Any, max_samples: int | None, seed: int) -> Any:

@@ -110,6 +110,7 @@ def batch_report(
     num_views: int = 2,
     columns_used: Sequence[str] = (),
     labels: Sequence[Any] | None = None,
+    ids_masked: bool | None = None,
     command: str = "",
 ) -> RunReport:
     """What is about to be trained, on what, and how many positives and negatives an anchor has.
@@ -122,6 +123,8 @@ def batch_report(
             compared at all (language models).
         columns_used (`Sequence[str]`): dataset columns the collator reads; the others are listed as ignored.
         labels (`Sequence`, *optional*): label or id of every training row, for the expected number of false negatives.
+        ids_masked (`bool`, *optional*): equal labels are not each other's negatives; by default so where `sample_id_column` is
+            set.
         command (`str`): the command that started the run, for the line on resuming.
 
     Returns:
@@ -170,15 +173,18 @@ def batch_report(
     elif has_negatives and labels is not None and trainer.train_batch_sampler is None and global_batch <= len(labels):
         duplicates = expected_duplicates(list(labels), global_batch)
 
+    masked = bool(args.sample_id_column) if ids_masked is None else ids_masked
     parts = trainable_parts(model)
     trainable = sum(part[0] for part in parts.values())
     memory = _memory(
         model, trainable, str(getattr(args.optim, "value", args.optim)), num_views * per_device, global_batch
     )
-    backbone = getattr(getattr(model, "config", None), "backbone_config", None)
+    config = getattr(model, "config", None)
+    encoders = [getattr(config, name, None) for name in ("backbone_config", "vision_config", "text_config")]
+    kinds = [str(one.model_type) for one in encoders if one is not None]
     facts: dict[str, Any] = {
         "model": type(model).__name__,
-        "backbone": getattr(backbone, "model_type", None),
+        "backbone": " and ".join(kinds) or None,
         "data": data,
         "rows": rows,
         "columns_used": used,
@@ -234,7 +240,7 @@ def batch_report(
                 else "no negatives"
             ),
         ),
-        ("duplicates", _duplicates_text(duplicates, distinct, bool(args.sample_id_column), global_batch))
+        ("duplicates", _duplicates_text(duplicates, distinct, masked, global_batch))
         if has_negatives
         else ("duplicates", "do not matter: nothing is pushed away from anything"),
     ]

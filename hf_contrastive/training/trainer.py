@@ -43,7 +43,7 @@ from hf_contrastive.training.monitors import (
     non_finite_message,
     unclipped_norm,
 )
-from hf_contrastive.training.probes import alignment_of_views, embed_batches, limit_rows, probe_metrics
+from hf_contrastive.training.probes import PAIR_PROBES, embed_batches, limit_rows, probe_metrics
 from hf_contrastive.training.training_arguments import ContrastiveTrainingArguments
 from hf_contrastive.training.unwrap import unwrap_model
 
@@ -369,7 +369,7 @@ class ContrastiveTrainer(TrainerHubMixin, Trainer):
 
         Returns:
             `eval_std`, `eval_effective_rank`, `eval_uniformity`, and by `probe_metrics` `eval_knn_top1`,
-            `eval_linear_top1`, `eval_recall@1`, `eval_recall@5`, `eval_map@r`, `eval_alignment`; those of
+            `eval_linear_top1`, `eval_recall@1`, `eval_map@r`, `eval_alignment`, what `pair_metrics` returns; those of
             `compute_metrics` (given embeddings as predictions) when there is one; times.
         """
         dataset = self.eval_dataset if eval_dataset is None else eval_dataset
@@ -385,11 +385,10 @@ class ContrastiveTrainer(TrainerHubMixin, Trainer):
             train: tuple[Any, Any] = (None, None)
             if {"knn", "linear"} & set(args.probe_metrics) and self.probe_dataset is not None:
                 train = self.embed_dataset(self.probe_dataset, args.probe_max_samples)
-            pairs = {}
-            if "views" in args.probe_metrics:
-                rows = limit_rows(dataset, args.probe_max_samples, args.seed)
-                loader = self._evaluation_loader(rows, self.data_collator)
-                pairs["alignment"] = alignment_of_views(unwrap_model(self.model), loader, self.accelerator)
+            pairs, rows = {}, limit_rows(dataset, args.probe_max_samples, args.seed)
+            for probe, collator in (PAIR_PROBES[name] for name in args.probe_metrics if name in PAIR_PROBES):
+                loader = self._evaluation_loader(rows, getattr(self, collator))
+                pairs.update(probe(unwrap_model(self.model), loader, self.accelerator))
             measured: list[Any] = [None]
             if self.is_world_process_zero():
                 try:

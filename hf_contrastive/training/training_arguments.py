@@ -9,7 +9,7 @@ from typing import Any
 from transformers import TrainingArguments
 
 
-PROBES = ("knn", "linear", "retrieval", "views")
+PROBES = ("knn", "linear", "retrieval", "views", "pairs")
 
 # transformers takes every metric but a loss for one that should grow
 LOWER_IS_BETTER = ("alignment", "uniformity")
@@ -31,7 +31,8 @@ class ContrastiveTrainingArguments(TrainingArguments):
         gradient_cache_chunk_size (`int`, *optional*): rows embedded at a time; none = the whole batch at once.
         sample_id_column (`str`, *optional*): batch entry with ids or labels; equal ids are never negatives.
         probe_metrics (`list[str]`, defaults to none): what `evaluate()` measures on the embeddings: `"knn"`, `"linear"` (both
-            need `probe_dataset`), `"retrieval"`, `"views"` (alignment of two views; needs no labels).
+            need `probe_dataset`), `"retrieval"`, `"views"` (alignment of two views; needs no labels), `"pairs"` (of a model of two
+            modalities: loss and retrieval of partners; needs no labels).
         probe_k (`int`, defaults to 20): neighbours that vote in kNN.
         probe_max_samples (`int`, *optional*): at most that many rows of each evaluation dataset, drawn once.
         probe_readout (`str`, *optional*): where the model is read, one of `model.readouts`; its first by default.
@@ -93,7 +94,7 @@ class ContrastiveTrainingArguments(TrainingArguments):
 
     # Evaluation while training
     probe_metrics: list[str] = field(
-        default_factory=list, metadata={"help": "What evaluate() measures: knn, linear, retrieval, views."}
+        default_factory=list, metadata={"help": "What evaluate() measures: knn, linear, retrieval, views, pairs."}
     )
     probe_k: int = field(default=20, metadata={"help": "Neighbours that vote in the kNN probe."})
     probe_max_samples: int | None = field(

@@ -333,3 +333,56 @@ def test_the_component_of_a_system_embeds_too(call):
     assert call("embed", "auto", "digits", "-o", "x.npy", "--max-samples", 10).code == 0
     assert np.load("x.npy").shape == (10, 6)
     assert json.loads(Path("x.npy.json").read_text())["readout"] == "latent"
+
+
+@pytest.fixture
+def pair_checkpoint():
+    """A model with a text encoder, with its processor."""
+    from helpers.dual_encoder_tester import text_encoders
+    from helpers.testers import image_backbones
+
+    from hf_contrastive import ConVIRTConfig, ConVIRTForPreTraining, DualEncoderProcessor
+    from hf_contrastive.data import image_processor, train_word_tokenizer
+
+    torch.manual_seed(0)
+    options = {"text_config": text_encoders()["bert"], "vision_config": image_backbones()["conv_encoder"]}
+    ConVIRTForPreTraining(ConVIRTConfig(**options, projection_dim=8)).save_pretrained("pair")
+    tokenizer = train_word_tokenizer(["a red cat and a blue dog"], max_length=12)
+    DualEncoderProcessor(image_processor(16), tokenizer).save_pretrained("pair")
+    return "pair"
+
+
+def test_texts_of_a_table(call, pair_checkpoint):
+    from transformers import AutoModel, AutoProcessor
+
+    texts = ["a red cat", "dog", "a blue dog and a red cat", "cat"]
+    Path("t.csv").write_text("id,caption\n" + "\n".join(f"{n + 5},{t}" for n, t in enumerate(texts)) + "\n")
+    called = call("embed", pair_checkpoint, "t.csv", "--text-column", "caption", "-o", "t.parquet", "--columns", "id")
+    assert called.code == 0, called.err
+    table = pq.read_table("t.parquet")
+    assert table.column_names == ["index", "id", "embedding"]
+    assert table["id"].to_pylist() == [5, 6, 7, 8]
+    model, processor = AutoModel.from_pretrained(pair_checkpoint), AutoProcessor.from_pretrained(pair_checkpoint)
+    # one by one: neither the order by length nor the padding changes anything
+    alone = torch.cat([model.encode(**processor(text=text)) for text in texts])
+    found = torch.tensor(np.array(table["embedding"].to_pylist(), dtype=np.float32))
+    torch.testing.assert_close(found, alone, rtol=1e-5, atol=1e-6)
+    assert call("embed", pair_checkpoint, "digits", "-o", "x.npy", "--max-samples", 10).code == 0
+
+
+def test_texts_that_cannot_be_embedded(call, pair_checkpoint, checkpoint):
+    Path("t.jsonl").write_text('{"caption": "a cat"}\n{"caption": " "}\n{"caption": null}\n')
+    called = call("embed", pair_checkpoint, "t.jsonl", "--text-column", "caption", "-o", "t.npy")
+    assert called.code == 1
+    assert "2 of 3 rows have no text in 'caption', the first is row 1" in called.err
+    called = call(
+        "embed", pair_checkpoint, "t.jsonl", "--text-column", "caption", "-o", "t.npy", "--on-unreadable", "skip"
+    )
+    assert called.code == 0
+    assert np.load("t.npy").shape == (1, 8)
+    assert (
+        "column 'words' not found"
+        in call("embed", pair_checkpoint, "t.jsonl", "--text-column", "words", "-o", "u.npy").err
+    )
+    assert "has no text encoder" in call("embed", checkpoint, "t.jsonl", "--text-column", "caption", "-o", "u.npy").err
+    assert call("embed", pair_checkpoint, "digits", "--bf16", "-o", "u.npy").code == 2

@@ -310,7 +310,8 @@ def test_wrong_images_are_refused_in_words(case: Case):
     if case.tester.model_class.main_input_name != "pixel_values":
         pytest.skip("not an image model")
     model = training_model(case).eval()
-    good = case.inputs(batch=2)["pixel_values"]
+    inputs = case.inputs(batch=2)
+    good = inputs["pixel_values"]
     for bad in (good[..., :2, :, :], good[0]):
         with pytest.raises(ValueError, match=r"`pixel_values` has"):
-            model(pixel_values=bad)
+            model(**{**inputs, "pixel_values": bad})

@@ -112,6 +112,10 @@ class ModelTester:
         """What an exported backbone must give as before."""
         return backbone(**inputs).last_hidden_state
 
+    def tower_inputs(self, config: Any, part: str) -> dict[str, Any]:
+        """What one encoder of a model with several takes."""
+        return self.single_inputs(config, 4, 0)
+
     def backbone_fields(self, config: Any) -> dict[str, Any]:
         """Fields of the configuration that `from_backbone` needs besides the backbone."""
         return {"projection_dims": config.projection_dims, "pooling": config.pooling}

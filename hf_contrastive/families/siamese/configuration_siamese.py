@@ -5,7 +5,13 @@ from typing import Any
 from huggingface_hub.dataclasses import strict
 from transformers import PreTrainedConfig
 
-from hf_contrastive.configuration_utils import ContrastiveConfig, require, require_model_type
+from hf_contrastive.configuration_utils import (
+    IMAGE_POOLINGS,
+    ContrastiveConfig,
+    feature_size_of,
+    require,
+    require_model_type,
+)
 
 
 @strict
@@ -51,18 +57,7 @@ class SiameseConfig(ContrastiveConfig):
     @property
     def embed_dim(self) -> int:
         """Size of the pooled features."""
-        config = self.backbone_config
-        sizes = getattr(config, "hidden_sizes", None)
-        if sizes:
-            return list(sizes)[-1]
-        for name in ("hidden_size", "num_features", "hidden_dim", "embed_dim"):
-            size = getattr(config, name, None)
-            if isinstance(size, int):
-                return size
-        raise ValueError(
-            f"cannot tell the feature size of a {type(config).__name__}: it has none of hidden_sizes, hidden_size, "
-            "num_features, hidden_dim, embed_dim; set `hidden_size` in `backbone_config`."
-        )
+        return feature_size_of(self.backbone_config)
 
     def validate_head(self) -> None:
         """Refuse values with which features and head are not defined."""
@@ -72,8 +67,7 @@ class SiameseConfig(ContrastiveConfig):
             self.projection_dims,
             "a list of one or more positive numbers",
         )
-        poolings = ("auto", "mean", "cls", "pooler")
-        require(self.pooling in poolings, "pooling", self.pooling, f"one of {', '.join(poolings)}")
+        require(self.pooling in IMAGE_POOLINGS, "pooling", self.pooling, f"one of {', '.join(IMAGE_POOLINGS)}")
 
 
 @strict

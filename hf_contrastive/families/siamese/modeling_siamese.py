@@ -17,22 +17,11 @@ from hf_contrastive.families.trained_backbones import fill_backbone, load_backbo
 from hf_contrastive.losses import nt_xent, nt_xent_multi_view
 from hf_contrastive.modeling_utils import ContrastivePreTrainedModel
 from hf_contrastive.modules.momentum_encoder import MomentumEncoder, shuffled_forward
+from hf_contrastive.modules.pooling import pool_image
 from hf_contrastive.modules.projection_head import ProjectionHead
 from hf_contrastive.modules.training_state import TRAINING_PARTS
 from hf_contrastive.outputs import EmbeddingOutput, ViewsOutput
-
-
-def fast_layout(images: torch.Tensor) -> torch.Tensor:
-    """Images in the memory layout in which convolutions are fastest; the numbers are the same.
-
-    On a CPU that is channels last, in float32 and bfloat16; vision transformers do not care. Elsewhere nothing is changed.
-
-    Args:
-        images (`torch.FloatTensor` `[batch, channels, height, width]`): any layout.
-    """
-    if images.device.type != "cpu" or images.dtype not in (torch.float32, torch.bfloat16):
-        return images
-    return images.contiguous(memory_format=torch.channels_last)
+from hf_contrastive.tensor_utils import fast_layout
 
 
 class SiameseModel(ContrastivePreTrainedModel):
@@ -114,16 +103,7 @@ class SiameseModel(ContrastivePreTrainedModel):
         Returns:
             `torch.Tensor` `[batch, dim]`.
         """
-        hidden = outputs.last_hidden_state
-        if self.config.pooling == "pooler":
-            if getattr(outputs, "pooler_output", None) is None:
-                raise ValueError(f"{type(self.backbone).__name__} returns no pooler_output; set `pooling` to 'auto'.")
-            return outputs.pooler_output.flatten(1)
-        if hidden.ndim == 4:
-            if self.config.pooling == "cls":
-                raise ValueError("`pooling` is 'cls', but this backbone returns a map; set 'mean' or 'auto'.")
-            return hidden.mean((2, 3))
-        return hidden.mean(1) if self.config.pooling == "mean" else hidden[:, 0]
+        return pool_image(outputs, self.config.pooling, type(self.backbone).__name__)
 
     def forward(self, pixel_values: torch.Tensor) -> EmbeddingOutput:
         """Features and projections of single images.

@@ -11,9 +11,8 @@ from hf_contrastive.backbones.configuration_code_encoders import (
     CodeGraphConfig,
     CodePathsConfig,
     CodeTransformerConfig,
-    output_size_of,
 )
-from hf_contrastive.configuration_utils import ContrastiveConfig, require, require_model_type
+from hf_contrastive.configuration_utils import ContrastiveConfig, feature_size_of, require, require_model_type
 
 
 #: kind of encoder -> configuration of the paper's
@@ -99,7 +98,7 @@ class CodeCloneConfig(ContrastiveConfig):
     @property
     def embed_dim(self) -> int:
         """Size of the embeddings."""
-        return output_size_of(self.backbone_config)
+        return feature_size_of(self.backbone_config)
 
     @property
     def projection_dim(self) -> int:

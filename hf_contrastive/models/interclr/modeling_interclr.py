@@ -10,7 +10,7 @@ from typing import cast
 import torch
 from torch.nn.functional import normalize
 
-from hf_contrastive.families.siamese.modeling_siamese import SiameseForPreTraining, SiameseModel, fast_layout
+from hf_contrastive.families.siamese.modeling_siamese import SiameseForPreTraining, SiameseModel
 from hf_contrastive.losses import info_nce, memory_bank_nce
 from hf_contrastive.models.interclr.configuration_interclr import InterCLRConfig
 from hf_contrastive.modules.bank_sampling import draw_other_rows, draw_same_cluster, sample_negatives
@@ -19,6 +19,7 @@ from hf_contrastive.modules.feature_queue import FeatureQueue
 from hf_contrastive.modules.momentum_encoder import MomentumEncoder, shuffled_forward
 from hf_contrastive.modules.projection_head import ProjectionHead
 from hf_contrastive.outputs import ViewsOutput
+from hf_contrastive.tensor_utils import fast_layout
 from hf_contrastive.utils import evaluation_mode
 
 
