@@ -11,10 +11,12 @@ from hf_contrastive.cli import (
     embed,
     env,
     evaluate,
+    export,
     filter,
     generate,
     index,
     info,
+    link,
     list_systems,
     plot,
     recommend,
@@ -93,12 +95,14 @@ def build_app() -> typer.Typer:
         context_settings={"help_option_names": [], "ignore_unknown_options": True, "allow_interspersed_args": False},
     )(train.command)
     app.command("embed", cls=ExampleCommand, rich_help_panel=WORK, epilog=embed.EXAMPLES)(embed.command)
+    app.command("export", cls=ExampleCommand, rich_help_panel=WORK, epilog=export.EXAMPLES)(export.command)
     app.add_typer(index.build(), name="index", rich_help_panel=WORK)
     app.add_typer(evaluate.build(), name="evaluate", rich_help_panel=WORK)
     app.command("score", cls=ExampleCommand, rich_help_panel=WORK, epilog=score.EXAMPLES)(score.command)
     app.command("generate", cls=ExampleCommand, rich_help_panel=WORK, epilog=generate.EXAMPLES)(generate.command)
     app.command("filter", cls=ExampleCommand, rich_help_panel=WORK, epilog=filter.EXAMPLES)(filter.command)
     app.command("clones", cls=ExampleCommand, rich_help_panel=WORK, epilog=clones.EXAMPLES)(clones.command)
+    app.command("link", cls=ExampleCommand, rich_help_panel=WORK, epilog=link.EXAMPLES)(link.command)
     app.command("recommend", cls=ExampleCommand, rich_help_panel=WORK, epilog=recommend.EXAMPLES)(recommend.command)
     app.command("plot", cls=ExampleCommand, rich_help_panel=WORK, epilog=plot.EXAMPLES)(plot.command)
     return app

@@ -70,6 +70,8 @@ class ExampleGroup(TyperGroup):
         "generate",
         "filter",
         "clones",
+        "link",
+        "export",
         "recommend",
         "plot",
         "knn",

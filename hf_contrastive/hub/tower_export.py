@@ -97,6 +97,10 @@ def export_sentence_transformers(model: Any, folder: str | os.PathLike, processo
     with atomic_folder(target) as written:
         inner.text_model.save_pretrained(written)
         processor.tokenizer.save_pretrained(written)
+        # it names the processor of both sides, which would be looked for there
+        settings = json.loads((written / "tokenizer_config.json").read_text(encoding="utf-8"))
+        settings.pop("processor_class", None)
+        _write(written / "tokenizer_config.json", settings)
         _write(written / "sentence_bert_config.json", {"max_seq_length": length, "do_lower_case": False})
         _write(
             written / "modules.json",

@@ -34,6 +34,9 @@ def build(**fields) -> tuple[ConVIRTModel, DualEncoderProcessor]:
 def test_sentence_transformers_gives_the_same_vectors(pooling, tmp_path):
     sentence_transformers = pytest.importorskip("sentence_transformers", reason="the package is optional")
     model, processor = build(text_pooling=pooling)
+    # as a checkpoint brings it: its tokenizer knows of both sides
+    processor.save_pretrained(tmp_path / "saved")
+    processor = DualEncoderProcessor.from_pretrained(tmp_path / "saved")
     export_sentence_transformers(model, tmp_path / "st", processor)
     opened = sentence_transformers.SentenceTransformer(str(tmp_path / "st"), device="cpu")
     with pytest.warns(UserWarning, match="longer than 8 tokens"):

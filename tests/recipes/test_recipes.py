@@ -25,7 +25,7 @@ from transformers import (
 
 from hf_contrastive.data import ProgramProcessor, train_tokenizer
 from hf_contrastive.hub import validate_card
-from hf_contrastive.recipes import images, preferences, programs, recommendations, texts
+from hf_contrastive.recipes import image_texts, images, preferences, programs, recommendations, texts
 from hf_contrastive.registry import REGISTRY
 
 
@@ -35,6 +35,7 @@ TEXT_SYSTEMS = [slug for slug, row in REGISTRY.items() if row.domain == "text"]
 RECOMMENDERS = [slug for slug, row in REGISTRY.items() if row.domain == "interaction"]
 SHARED = {
     "image": images,
+    "image-text": image_texts,
     "text": texts,
     "preference": preferences,
     "code": programs,
@@ -62,6 +63,7 @@ OWN = {
 #: what makes a run cheaper without changing the training
 PLAIN = {"image": ("--pictures", "false", "--linear_probe", "false"), "text": ("--pictures", "false")}
 PLAIN["preference"] = PLAIN["code"] = PLAIN["text"]
+PLAIN["image-text"] = (*PLAIN["text"], "--max_train_samples", "400", "--max_test_samples", "60")
 # what is saved by steps is measured by steps
 PLAIN["interaction"] = ("--pictures", "false", "--eval_strategy", "steps", "--eval_steps", "3")
 
@@ -137,6 +139,7 @@ def test_resumed_is_uninterrupted(slug, tmp_path):
     measured = [json.loads((folder / "all_results.json").read_text()) for folder in (whole, parts)]
     tables = {
         "image": ("rows",),
+        "image-text": ("pair_rows",),
         "text": ("models", "decoding"),
         "preference": ("reward_models",),
         "code": ("clone_rows",),
@@ -145,6 +148,66 @@ def test_resumed_is_uninterrupted(slug, tmp_path):
     for table in tables:
         assert measured[0][table] == measured[1][table]
         assert measured[0][table]
+
+
+@pytest.mark.recipe
+def test_short_run_on_pairs(tmp_path, capsys):
+    slug, out = "convirt", tmp_path / "out"
+    words = ("--max_steps", "60", "--max_test_samples", "200", "--label_draws", "1", "--eval_strategy", "steps")
+    words += ("--eval_steps", "40", "--probe_metrics", "pairs", "--supervised_steps", "3", "--warmup_steps", "6")
+    run(slug, default(slug), *words, "--output_dir", str(out))
+    said = capsys.readouterr().out
+    for part in (
+        "Batch report",
+        "per anchor",
+        "such pairs are masked",
+        "untrained encoders",
+        "to evaluate",
+        "to resume",
+    ):
+        assert part in said
+    results = json.loads((out / "all_results.json").read_text())
+    by_name = {row["model"]: row for row in results["pair_rows"]}
+    trained, untrained = by_name[REGISTRY[slug].title], by_name["untrained encoders"]
+    for measure in ("text_to_image@10", "image_to_text@10"):
+        assert trained[measure] > 3 * untrained[measure]
+    assert trained["linear@100%"] > untrained["linear@100%"]
+    assert any(name.startswith("same image encoder") for name in by_name)
+    logged = [json.loads(line) for line in (out / "metrics.jsonl").read_text().splitlines()]
+    measured = next(line for line in logged if "eval_text_to_image_recall@10" in line)
+    assert measured["eval_loss"] > 0
+    assert {path.name for path in (out / "plots").glob("*.png")} >= {"similarity_heatmap.png", "training_curves.png"}
+    card = validate_card(out / "README.md")
+    assert card["pipeline_tag"] == "zero-shot-image-classification"
+    assert card["model-index"][0]["results"]
+    # the code of the card runs as it stands
+    code = (out / "README.md").read_text().split("```python\n")[1].split("```")[0]
+    exec(code.replace('"out"', f'"{out}"'), {})
+    model, info = AutoModel.from_pretrained(out, output_loading_info=True)
+    assert not any(info.values())
+    assert type(model) is REGISTRY[slug].model_class()
+
+
+@pytest.mark.recipe
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (("--augmentation", "strong"), "presets are: convirt"),
+        (("--view_options", '{"flop": 1}'), "`view_options` has flop"),
+        (("--tokenizer", "byte"), "one of word, wordpiece, character"),
+        (("--lambda_image_to_text", "2"), "`lambda_image_to_text` is 2"),
+        (("--dataset_path", "./nothing.csv"), "does not exist"),
+        (("--test_every", "1"), "give 2 or more"),
+    ],
+)
+def test_a_wrong_value_for_pairs_is_one_line(words, message, tmp_path, capsys):
+    with pytest.raises(SystemExit) as stopped:
+        run("convirt", default("convirt"), *words, "--output_dir", str(tmp_path / "out"))
+    error = capsys.readouterr().err
+    assert stopped.value.code == 2
+    assert error.startswith("error: ")
+    assert message in error
+    assert len(error.strip().splitlines()) == 1
 
 
 @pytest.mark.recipe
