@@ -302,7 +302,7 @@ def test_missing_paths_and_empty_sources(tmp_path, cache):
     with pytest.raises(ValueError, match="no images in"):
         load_images(tmp_path)
     (tmp_path / "a.txt").write_text("x")
-    with pytest.raises(ValueError, match=r"neither \.parquet nor \.npz"):
+    with pytest.raises(ValueError, match=r"none of \.parquet, \.npz, \.tar"):
         load_images(tmp_path / "a.txt")
     with pytest.raises(ValueError, match="empty list"):
         load_images([])
