@@ -241,7 +241,13 @@ def program_tables(results: list[dict]) -> list[str]:
 def pair_tables(results: list[dict]) -> list[str]:
     """Retrieval both ways, zero-shot classes and linear probes of every model."""
     first = results[0]
-    measures = list(dict.fromkeys(name for row in first["pair_rows"] for name in row if name != "model"))
+    kinds = ("text_to_image", "image_to_text", "zero_shot", "linear")
+
+    def place(name: str) -> tuple[int, float]:
+        kind, _, cut = name.partition("@")
+        return kinds.index(kind), float(cut.rstrip("%") or 0)
+
+    measures = sorted({name for row in first["pair_rows"] for name in row if name != "model"}, key=place)
     table = []
     for row in first["pair_rows"]:
         line = {"model": row["model"]}
