@@ -42,7 +42,9 @@ def build(seed: int = 0) -> Any:
     sizes = {"hidden_size": 128, "num_hidden_layers": 2, "num_attention_heads": 4, "intermediate_size": 256}
     config = ConVIRTConfig(
         vision_config=CLIPVisionConfig(**sizes, image_size=IMAGE, patch_size=8),
-        text_config=CLIPTextConfig(**sizes, vocab_size=1000, max_position_embeddings=TOKENS, eos_token_id=999),
+        text_config=CLIPTextConfig(
+            **sizes, vocab_size=1000, max_position_embeddings=TOKENS, bos_token_id=998, eos_token_id=999
+        ),
         image_pooling="pooler",
         text_pooling="pooler",
         projection_dim=128,
