@@ -39,7 +39,7 @@ IMAGE, TOKENS, CHUNK = 32, 16, 128
 def build(seed: int = 0) -> Any:
     """Small encoders of CLIP's kind."""
     torch.manual_seed(seed)
-    sizes = {"hidden_size": 128, "num_hidden_layers": 2, "num_attention_heads": 4, "intermediate_size": 256}
+    sizes: dict[str, Any] = {"hidden_size": 128, "num_hidden_layers": 2, "num_attention_heads": 4, "intermediate_size": 256}
     config = ConVIRTConfig(
         vision_config=CLIPVisionConfig(**sizes, image_size=IMAGE, patch_size=8),
         text_config=CLIPTextConfig(
@@ -86,7 +86,7 @@ def step_of(model: Any, batch: dict[str, torch.Tensor], loss_of: Callable[[Any],
 def losses_of(batch: dict[str, torch.Tensor]) -> dict[str, Callable[[Any], torch.Tensor]]:
     """The same encoders and projections with the loss of every library."""
     import open_clip
-    from sentence_transformers import losses as theirs
+    from sentence_transformers.sentence_transformer import losses as theirs
 
     clip = open_clip.ClipLoss()
 
@@ -101,7 +101,8 @@ def losses_of(batch: dict[str, torch.Tensor]) -> dict[str, Callable[[Any], torch
         def forward(self, features: Any) -> Any:
             return features
 
-    ranking = theirs.MultipleNegativesSymmetricRankingLoss(Nothing(), scale=1.0)
+    nothing: Any = Nothing()
+    ranking: Any = theirs.MultipleNegativesSymmetricRankingLoss(nothing, scale=1.0)
 
     def sentence_transformers_loss(model: Any) -> torch.Tensor:
         embeds = model.embed_views(**batch)
@@ -190,7 +191,7 @@ def encode_part(encoder: str, count: int, repeats: int) -> tuple[list[list[str]]
 
     vision = ConvEncoderModel(ConvEncoderConfig(channels=[8]))
     ours = ConVIRTModel.from_towers(vision, encoder, text_pooling="mean", freeze_text_layers=0).eval()
-    tokenizer = AutoTokenizer.from_pretrained(encoder)
+    tokenizer: Any = AutoTokenizer.from_pretrained(encoder)
     tokenizer.model_max_length = min(theirs.get_max_seq_length() or 256, 256)
     processor = DualEncoderProcessor(image_processor(16), tokenizer)
     texts = [one for text in load_texts("topics")["text"] for one in split_sentences(text)][:count]

@@ -19,6 +19,7 @@ from pathlib import Path
 
 from hf_contrastive.recipes.comparisons import file_label, split_words
 from hf_contrastive.recipes.image_text_measures import column_title
+from hf_contrastive.recipes.linkage_measures import link_columns
 from hf_contrastive.reporting import markdown_table, mean_and_spread, write_section
 
 
@@ -68,6 +69,8 @@ def seeds_section(args: argparse.Namespace, recipe_words: list[str], results: li
         body = pair_tables(results)
     elif "clone_rows" in results[0]:
         body = program_tables(results)
+    elif "link_rows" in results[0]:
+        body = link_tables(results)
     else:
         body = image_tables(results)
     first = results[0]
@@ -236,6 +239,57 @@ def program_tables(results: list[dict]) -> list[str]:
                 f"- MAP@R: {name} minus the untrained encoder by seed: {shown}; mean {statistics.mean(gains):+.1f}."
             )
     return [*lines, ""]
+
+
+def link_tables(results: list[dict]) -> list[str]:
+    """Linkage accuracy by each side and by both, and clusters for every threshold."""
+    first, trained = results[0], results[0]["trained"]
+    by_seed = [{row["model"]: row for row in result["link_rows"]} for result in results]
+    columns = link_columns(first["link_rows"])
+    table = []
+    for name, row in by_seed[0].items():
+        line = {"model": name}
+        for column in columns:
+            own = [100 * seed[name][column] for seed in by_seed if column in seed[name]]
+            line[f"{column} %"] = mean_and_spread(own, 1) if own else "-"
+        if "chosen w" in row:
+            line["chosen w"] = ", ".join(f"{seed[name]['chosen w']:g}" for seed in by_seed)
+        else:
+            line["chosen w"] = "-"
+        table.append(line)
+    lines = [
+        f"{first['train_rows']} training records, {first['test_queries']} test records linked to {first['pool']} known ones, "
+        f"{first['steps']} steps in the last stage; {{seeds}}",
+        "",
+        markdown_table(table),
+        "",
+    ]
+    best, strings = (
+        "pooled, chosen w",
+        [name for name, row in by_seed[0].items() if set(row) == {"model", "text only"}],
+    )
+    # what the pooled embedding has to beat: its own sides, the texts as they stand, and what it was before the last stage
+    rivals = [(trained, "image only", "its image only"), (trained, "text only", "its text only")]
+    rivals += [(name, "text only", name) for name in strings]
+    rivals += [(name, best, name) for name in by_seed[0] if name.startswith("after ")]
+    for name, column, shown in rivals:
+        if best in by_seed[0][trained] and column in by_seed[0][name]:
+            gains = [100 * (seed[trained][best] - seed[name][column]) for seed in by_seed]
+            told = ", ".join(f"{gain:+.1f}" for gain in gains)
+            lines.append(f"- {best}: {trained} minus {shown} by seed: {told}; mean {statistics.mean(gains):+.1f}.")
+    lines += [
+        "",
+        "Clusters of the test records and theirs among the known ones; w and threshold chosen on the other half:",
+        "",
+    ]
+    table = []
+    for row in first["cluster_rows"]:
+        own = [one for result in results for one in result["cluster_rows"] if one["model"] == row["model"]]
+        line = {"adjusted Rand index": row["model"], "chosen": mean_and_spread([one["ari"] for one in own], 3)}
+        for place, threshold in enumerate(row["thresholds"]):
+            line[f"at {threshold:g}"] = mean_and_spread([one["ari_per_threshold"][place] for one in own], 2)
+        table.append(line)
+    return [*lines, markdown_table(table), ""]
 
 
 def pair_tables(results: list[dict]) -> list[str]:

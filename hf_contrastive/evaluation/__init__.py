@@ -4,6 +4,7 @@ The random draws take a seed, nothing touches the global generators, and memory 
 and gallery.
 """
 
+from hf_contrastive.evaluation.edit_distance import edit_distances, nearest_texts
 from hf_contrastive.evaluation.geometry import (
     alignment,
     effective_rank,
@@ -72,6 +73,7 @@ __all__ = [
     "coherence",
     "continuation_log_probability",
     "diversity",
+    "edit_distances",
     "effective_rank",
     "embedding_std",
     "filtered_majority_vote",
@@ -87,6 +89,7 @@ __all__ = [
     "min_q_values",
     "mine_hard_negatives",
     "nearest_neighbours",
+    "nearest_texts",
     "one_shot_accuracy",
     "paired_retrieval_metrics",
     "pairwise_accuracy",

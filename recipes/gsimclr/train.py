@@ -6,12 +6,9 @@ accelerate launch recipes/gsimclr/train.py recipes/gsimclr/digits.yaml
 from __future__ import annotations
 
 import copy
-import math
 import time
 from dataclasses import dataclass, field
 
-from torch.optim import Optimizer
-from torch.optim.lr_scheduler import LambdaLR
 from transformers import set_seed
 
 from hf_contrastive import (
@@ -24,6 +21,7 @@ from hf_contrastive import (
 from hf_contrastive.models.gsimclr.autoencoder_training import AutoencoderArguments, train_autoencoder
 from hf_contrastive.models.gsimclr.data_gsimclr import false_negative_report
 from hf_contrastive.recipes import images
+from hf_contrastive.recipes.schedules import restarting_cosine
 from hf_contrastive.reporting import metrics_table, say
 from hf_contrastive.training import parse_recipe_arguments
 
@@ -62,23 +60,6 @@ class GuidanceArguments:
         default=2,
         metadata={"help": "Every period is that many times the one before; 0 = no restart, the rate stays 0."},
     )
-
-
-def restarting_cosine(optimizer: Optimizer, period: int, factor: int) -> LambdaLR:
-    """Cosine decay to 0 over `period` steps, then again over `factor` times as many, and so on (Keras CosineDecayRestarts).
-
-    With `factor` 0 it decays once and stays at 0 (Keras CosineDecay).
-    """
-
-    def share(step: int) -> float:
-        length = period
-        while step >= length:
-            if factor == 0:
-                return 0.0
-            step, length = step - length, length * factor
-        return 0.5 * (1 + math.cos(math.pi * step / length))
-
-    return LambdaLR(optimizer, share)
 
 
 def main() -> None:

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
 import torch
 from parity._numbers import as_tensors
+from PIL import Image
 from torch import Tensor
 
 from hf_contrastive.evaluation import (
@@ -16,6 +18,7 @@ from hf_contrastive.evaluation import (
     single_link_clusters,
 )
 from hf_contrastive.losses import clip_loss, pair_margin_loss, sup_con
+from hf_contrastive.models.clippings.image_processing_clippings import median_pad
 from hf_contrastive.tensor_utils import pool_modalities
 
 
@@ -92,10 +95,21 @@ def run_single_link_clusters(inputs: dict[str, Tensor], config: dict[str, Any]) 
     )
 
 
+def run_median_pad(inputs: dict[str, Tensor], config: dict[str, Any]) -> dict[str, Tensor]:
+    image = inputs["in.image_hwc"].to(torch.uint8).numpy()
+    padded = {f"out.padded_{fill}": median_pad(image, fill) for fill in ("white", "median")}
+    # pictures and arrays are the same
+    assert all(
+        (np.asarray(median_pad(Image.fromarray(image), name[11:])) == one).all() for name, one in padded.items()
+    )
+    return as_tensors(padded)
+
+
 ADAPTERS = {
     "clip_alignment": run_clip_alignment,
     "hard_negative_groups": run_hard_negative_groups,
     "link_to_exemplars": run_link_to_exemplars,
+    "median_pad": run_median_pad,
     "pooled_loss": run_pooled_loss,
     "single_link_clusters": run_single_link_clusters,
 }

@@ -25,7 +25,7 @@ from transformers import (
 
 from hf_contrastive.data import ProgramProcessor, train_tokenizer
 from hf_contrastive.hub import validate_card
-from hf_contrastive.recipes import image_texts, images, preferences, programs, recommendations, texts
+from hf_contrastive.recipes import image_texts, images, linkage, preferences, programs, recommendations, texts
 from hf_contrastive.registry import REGISTRY
 
 
@@ -41,6 +41,8 @@ SHARED = {
     "code": programs,
     "interaction": recommendations,
 }
+#: systems whose recipe shares another module
+SHARED_BY_SYSTEM = {"clippings": linkage}
 YAMLS = sorted(path.relative_to(ROOT).as_posix() for slug in SYSTEMS for path in ROOT.glob(f"recipes/{slug}/*.yaml"))
 #: short runs: what a full run of the recipe's default does, in seconds
 SHORT = ("--max_steps", "120")
@@ -138,13 +140,15 @@ def test_resumed_is_uninterrupted(slug, tmp_path):
     assert all(torch.equal(expected[name], found[name]) for name in expected)
     measured = [json.loads((folder / "all_results.json").read_text()) for folder in (whole, parts)]
     tables = {
+        "clippings": ("link_rows", "cluster_rows"),
         "image": ("rows",),
         "image-text": ("pair_rows",),
         "text": ("models", "decoding"),
         "preference": ("reward_models",),
         "code": ("clone_rows",),
         "interaction": ("ranking",),
-    }[REGISTRY[slug].domain]
+    }
+    tables = tables.get(slug, tables[REGISTRY[slug].domain])
     for table in tables:
         assert measured[0][table] == measured[1][table]
         assert measured[0][table]
@@ -203,6 +207,65 @@ def test_short_run_on_pairs(tmp_path, capsys):
 def test_a_wrong_value_for_pairs_is_one_line(words, message, tmp_path, capsys):
     with pytest.raises(SystemExit) as stopped:
         run("convirt", default("convirt"), *words, "--output_dir", str(tmp_path / "out"))
+    error = capsys.readouterr().err
+    assert stopped.value.code == 2
+    assert error.startswith("error: ")
+    assert message in error
+    assert len(error.strip().splitlines()) == 1
+
+
+@pytest.mark.recipe
+def test_short_run_on_records(tmp_path, capsys):
+    slug, out = "clippings", tmp_path / "out"
+    words = ("--max_steps", "60", "--max_test_samples", "200", "--hard_negatives", "true", "--remine", "true")
+    words += ("--per_device_train_batch_size", "126", "--per_label", "3")
+    run(slug, default(slug), *words, "--output_dir", str(out))
+    said = capsys.readouterr().out
+    for part in ("=== alignment ===", "=== pooling ===", "Batch report", "14 groups of 3 labels x 3 rows, mined"):
+        assert part in said.replace(" in a batch", "")
+    for part in ("untrained encoders", "Levenshtein distance", "at 0.25", "to link", "to resume"):
+        assert part in said
+    results = json.loads((out / "all_results.json").read_text())
+    rows = {row["model"]: row for row in results["link_rows"]}
+    assert list(rows) == ["untrained encoders", "after alignment", REGISTRY[slug].title, "Levenshtein distance"]
+    trained, untrained = rows[REGISTRY[slug].title], rows["untrained encoders"]
+    for measure in ("image only", "pooled, w 0.5", "pooled, chosen w"):
+        assert trained[measure] > 1.5 * untrained[measure]
+    # what the second stage is for
+    assert trained["pooled, w 0.5"] > rows["after alignment"]["pooled, w 0.5"]
+    clusters = {row["model"]: row for row in results["cluster_rows"]}
+    assert clusters[REGISTRY[slug].title]["ari"] > clusters["untrained encoders"]["ari"]
+    assert len(clusters[REGISTRY[slug].title]["ari_per_threshold"]) == 9
+    assert sorted(path.name for path in (out / "hard_negatives").iterdir())[0] == "epoch-0.npy"
+    assert {path.name for path in (out / "plots").glob("*.png")} >= {"similarity_heatmap.png", "training_curves.png"}
+    card = validate_card(out / "README.md")
+    assert card["model-index"][0]["results"]
+    code = (out / "README.md").read_text().split("```python\n")[1].split("```")[0]
+    exec(code.replace('"out"', f'"{out}"'), {})
+    model, info = AutoModel.from_pretrained(out, output_loading_info=True)
+    assert not any(info.values())
+    assert type(model) is REGISTRY[slug].model_class()
+    assert AutoImageProcessor.from_pretrained(out).size["shortest_edge"] == 32
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (("--stages", "linking"), "--stages has linking; known are: alignment, pooling"),
+        (("--preparation", "crop"), "`preparation` is 'crop'; known are: firms, newspapers, stretch"),
+        (("--augmentation", "strong"), "`augmentation` is 'strong'; known are: scan, none"),
+        (("--view_options", '{"flip": 1}'), "`view_options` has flip"),
+        (("--augmentation", "none"), "`view_options` are strengths of augmentation scan"),
+        (("--image_weight", "2"), "image_weight must be in [0, 1]"),
+        (("--ocr_drop", "0.9"), "at most 1 together"),
+        (("--dataset_path", "./nothing.csv"), "does not exist"),
+        (("--pool_path", "known.csv", "--dataset_path", "a.csv"), "`pool_path` and `query_path` belong together"),
+        (("--pairs_path", "./nothing.csv"), "does not exist"),
+    ],
+)
+def test_a_wrong_value_for_records_is_one_line(words, message, tmp_path, capsys):
+    with pytest.raises(SystemExit) as stopped:
+        run("clippings", default("clippings"), *words, "--output_dir", str(tmp_path / "out"))
     error = capsys.readouterr().err
     assert stopped.value.code == 2
     assert error.startswith("error: ")
@@ -724,7 +787,7 @@ def test_settings_are_understood(path, tmp_path, monkeypatch):
         raise Stop
 
     slug = path.split("/")[1]
-    monkeypatch.setattr(SHARED[REGISTRY[slug].domain], "load_splits", load_splits)
+    monkeypatch.setattr(SHARED_BY_SYSTEM.get(slug, SHARED[REGISTRY[slug].domain]), "load_splits", load_splits)
     # bf16 asks for hardware that may not be here
     with pytest.raises(Stop):
         run(slug, str(ROOT / path), "--output_dir", str(tmp_path / "out"), "--bf16", "false")

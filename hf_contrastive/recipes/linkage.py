@@ -1,0 +1,780 @@
+"""Shared by the recipes that link records: data, batches, two stages of training, and what is saved."""
+
+from __future__ import annotations
+
+import copy
+import dataclasses
+import shutil
+import sys
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import datasets
+import numpy as np
+import torch
+from transformers import set_seed
+
+from hf_contrastive.data import (
+    HardNegativeBatchSampler,
+    MPerClassBatchSampler,
+    OcrNoise,
+    ProcessorTransform,
+    RecordCollator,
+    ScanViews,
+    load_judged_pairs,
+    load_linkage_table,
+)
+from hf_contrastive.data.linkage_tables import JudgedPairs, make_glyph_records
+from hf_contrastive.distributed import is_distributed, is_main_process
+from hf_contrastive.evaluation import mine_hard_negatives
+from hf_contrastive.families.dual_encoder.processing_dual_encoder import DualEncoderProcessor
+from hf_contrastive.recipes import common
+from hf_contrastive.recipes.common import (
+    RunArguments,
+    can_draw,
+    check_choice,
+    command_line,
+    configuration_arguments,
+    loss_text,
+    model_types,
+    option,
+    plain_errors,
+    prepare_output,
+    resume_from,
+    save_run,
+    several,
+    train_or_load,
+    write_outcome,
+)
+from hf_contrastive.recipes.image_texts import TowerArguments, make_model, make_tokenizer, trained_image_processor
+from hf_contrastive.recipes.linkage_measures import (
+    LinkageMeasureArguments,
+    Task,
+    cluster_table,
+    encode_records,
+    link_metrics,
+    link_table,
+    pool_records,
+    show_tables,
+)
+from hf_contrastive.recipes.schedules import restarting_cosine
+from hf_contrastive.registry import SystemSpec
+from hf_contrastive.reporting import plot_run, save_embeddings, say
+from hf_contrastive.training import (
+    ContrastiveTrainer,
+    ContrastiveTrainingArguments,
+    batch_report,
+    final_report,
+    parse_recipe_arguments,
+)
+from hf_contrastive.training.unwrap import unwrap_model
+
+
+STAGES = ("alignment", "pooling")
+PREPARATIONS = ("firms", "newspapers", "stretch")
+AUGMENTATIONS = ("scan", "none")
+
+
+@dataclass
+class LinkageDataArguments:
+    """data: where the records come from"""
+
+    dataset_path: str | None = option(
+        "glyphs",
+        "'glyphs' (drawn by this library), or a table of records to train on with image, text and label: .csv, .jsonl, .parquet, a "
+        "folder, a hub id.",
+    )
+    pool_path: str | None = option(None, "Table of the known records, what others are linked to.")
+    query_path: str | None = option(None, "Table of records to link, whose labels are those of the pool.")
+    pairs_path: str | None = option(None, "Instead of all three: a table of pairs of texts that somebody has judged.")
+    pictures_path: str | None = option(None, "Table with a picture for each text of the pairs.")
+    image_column: str | None = option(None, "Column of the images or their paths; found by itself.")
+    text_column: str | None = option(None, "Column of the texts; found by itself.")
+    label_column: str | None = option(None, "Column of what each record is; found by itself.")
+    query_column: str = option("source_name", "Of the pairs: column of the texts that are looked for.")
+    candidate_column: str = option("candidate_name", "Of the pairs: column of the known texts.")
+    verdict_column: str = option("label", "Of the pairs: column that holds 1 where both are the same.")
+    test_fraction: float = option(
+        0.2,
+        "Without a pool: share of the labels that is held out to measure, and as many again to choose settings on.",
+    )
+    query_train_fraction: float = option(
+        0.5, "With a pool: share of the queries that is trained on and chosen settings on; the others are measured."
+    )
+    split_seed: int = option(0, "Seed of these shares; that of the run changes everything else.")
+    ocr_drop: float = option(0.0, "Noise of texts: a character is dropped with this probability.")
+    ocr_replace: float = option(0.0, "Noise of texts: a character becomes another one with this probability.")
+    max_train_samples: int | None = option(None, "Train on that many records, drawn with split_seed.")
+    max_test_samples: int | None = option(None, "Measure on that many queries, drawn with split_seed.")
+    on_bad: str = option("skip", "Image files that are not there: 'skip' goes on with the text, 'stop'.")
+    mask_duplicates: bool = option(True, "First stage: pairs with the same text are not each other's negatives.")
+
+
+@dataclass
+class LinkageViewArguments:
+    """views: how an image is prepared, and changed at every step"""
+
+    preparation: str = option(
+        "firms", "firms (padded to a near square), newspapers (central square), stretch (as it is, resized)."
+    )
+    border: str = option("white", "With firms: the padding is white, or median (of the pixels on the border).")
+    image_size: int = option(224, "Side of the images in pixels; with stretch their height.")
+    image_width: int | None = option(None, "With stretch: width of the images; none = image_size.")
+    augmentation: str = option("none", "none (as in the paper's final results), scan (moved, blurred, noisy).")
+    view_options: dict | None = option(None, 'Strengths of scan, as JSON: {"rotate": 3, "blur": 0.5}.')
+
+
+@dataclass
+class StageArguments:
+    """schedule: the stages that are trained, one after the other; the training group is that of the last stage"""
+
+    stages: list[str] = several(STAGES, "alignment (of images and texts, without labels), pooling (with labels).")
+    alignment_epochs: float = option(1.0, "Epochs of the first stage; max_steps holds for both.")
+    alignment_learning_rate: float | None = option(None, "Learning rate of the first stage; none = learning_rate.")
+    alignment_weight_decay: float | None = option(None, "Weight decay of the first stage; none = weight_decay.")
+    alignment_batch_size: int | None = option(None, "Batch of the first stage; none = per_device_train_batch_size.")
+    per_label: int = option(3, "Second stage: m, records of each label in a batch.")
+    num_passes: int | None = option(None, "Second stage: passes over the labels in an epoch; none = all records.")
+    hard_negatives: bool = option(False, "Second stage: batches of labels that the model confuses.")
+    group_size: int = option(3, "Of hard negatives: k, a label and its k - 1 nearest ones.")
+    remine: bool = option(False, "Of hard negatives: look for them anew at every epoch, not once.")
+    all_of_small: bool = option(False, "Of hard negatives: all records of a label with fewer than per_label.")
+    restart_period: int | None = option(
+        None, "Cosine decay that restarts, first after that many steps; none = lr_scheduler_type."
+    )
+    restart_factor: int = option(2, "Every period is that many times the one before; 0 = no restart.")
+
+
+class LinkageData(NamedTuple):
+    """What a run is trained and measured on; all tables have `image`, `text`, `label`, `index`.
+
+    Args:
+        aligned: pairs of the first stage, each text once.
+        train: records of the second stage; those that nothing is known of have a label of their own below 0.
+        valid, test ([`Task`]): queries and the pool, to choose settings on and to measure; `valid` may hold what is trained on.
+        name (`str`): what the card calls it.
+    """
+
+    aligned: datasets.Dataset
+    train: datasets.Dataset
+    valid: Task
+    test: Task
+    name: str
+
+
+def load_splits(data: LinkageDataArguments, seed: int) -> LinkageData:
+    """Everything a run needs from the data.
+
+    Args:
+        data ([`LinkageDataArguments`]): where it is.
+        seed (`int`): of the noise of the queries.
+
+    Raises:
+        ValueError: tables that do not fit; the message says what to change.
+    """
+    if not sys.stderr.isatty():
+        datasets.disable_progress_bars()
+    if data.pairs_path is not None:
+        found = _from_pairs(data)
+    elif data.dataset_path == "glyphs":
+        found = _from_glyphs()
+    else:
+        found = _from_tables(data)
+    generator = np.random.RandomState(data.split_seed)
+    train = _renumbered(_draw(found.train, data.max_train_samples, generator))
+    aligned = found.aligned if data.max_train_samples is None else train
+    valid, test = (
+        Task(_renumbered(_draw(task.queries, data.max_test_samples, generator)), task.pool)
+        for task in (found.valid, found.test)
+    )
+    if data.ocr_drop or data.ocr_replace:
+        noise = ocr_noise(data, train)
+        assert noise is not None
+        valid, test = (
+            Task(_with_texts(task.queries, noise.read(task.queries["text"][:], seed=2 * seed + number)), task.pool)
+            for number, task in enumerate((valid, test))
+        )
+    return LinkageData(_pairs_once(aligned), train, valid, test, found.name)
+
+
+def ocr_noise(data: LinkageDataArguments, train: datasets.Dataset) -> OcrNoise | None:
+    """The noise that the arguments describe, or none."""
+    if not data.ocr_drop and not data.ocr_replace:
+        return None
+    return OcrNoise(train["text"][:], data.ocr_drop, data.ocr_replace)
+
+
+def _from_glyphs() -> LinkageData:
+    train, test = make_glyph_records("train"), make_glyph_records("test")
+    valid = _first_as_pool(train)
+    return LinkageData(
+        train, train, Task(valid.queries.select(range(400)), valid.pool), _first_as_pool(test), "drawn glyphs"
+    )
+
+
+def _from_pairs(data: LinkageDataArguments) -> LinkageData:
+    assert data.pairs_path is not None
+    found: JudgedPairs = load_judged_pairs(
+        data.pairs_path,
+        data.pictures_path,
+        query_column=data.query_column,
+        candidate_column=data.candidate_column,
+        verdict_column=data.verdict_column,
+    )
+    valid, test = _halves(found.queries, data)
+    everything = datasets.concatenate_datasets([found.pool, found.queries, found.others])
+    # what is measured is not among the negatives, as nothing may be known of it
+    train = datasets.concatenate_datasets([found.pool, valid, found.others])
+    name = Path(data.pairs_path).stem
+    return LinkageData(everything, train, Task(valid, found.pool), Task(test, found.pool), name)
+
+
+def _from_tables(data: LinkageDataArguments) -> LinkageData:
+    options: dict[str, Any] = {
+        "image_column": data.image_column,
+        "text_column": data.text_column,
+        "label_column": data.label_column,
+        "on_bad": data.on_bad,
+    }
+    if data.dataset_path is None:
+        raise ValueError(
+            "`dataset_path` is none; give a table of records, 'glyphs', or judged pairs with --pairs_path"
+        )
+    if (data.pool_path is None) != (data.query_path is None):
+        raise ValueError(
+            "`pool_path` and `query_path` belong together: known records, and records that are linked to them"
+        )
+    paths = [path for path in (data.dataset_path, data.pool_path, data.query_path) if path is not None]
+    tables = [load_linkage_table(path, **options) for path in paths]
+    for path, table in zip(paths, tables, strict=True):
+        if "label" not in table.column_names:
+            raise ValueError(f"{path} has no labels; name the column with label_column")
+    train, *others = _joint_labels(tables)
+    name = Path(data.dataset_path).name if Path(data.dataset_path).exists() else data.dataset_path
+    if others:
+        pool, queries = (table.filter(lambda label: label >= 0, input_columns="label") for table in others)
+        valid, test = _halves(queries, data)
+        return LinkageData(train, train, Task(valid, pool), Task(test, pool), name)
+    labels = np.asarray(train["label"][:])
+    known = np.random.RandomState(data.split_seed).permutation(np.unique(labels[labels >= 0]))
+    held = round(data.test_fraction * len(known))
+    if held == 0 or len(known) <= 2 * held:
+        raise ValueError(
+            f"`test_fraction` is {data.test_fraction}: of {len(known)} labels that is {held} to measure on and as many to choose "
+            "settings on; nothing is left to train on, or nothing is held out"
+        )
+    parts = [known[:held], known[held : 2 * held]]
+    test, valid = (_first_as_pool(train.select(np.flatnonzero(np.isin(labels, part)))) for part in parts)
+    rest = train.select(np.flatnonzero(~np.isin(labels, np.concatenate(parts))))
+    return LinkageData(rest, rest, valid, test, name)
+
+
+def _joint_labels(tables: Sequence[datasets.Dataset]) -> list[datasets.Dataset]:
+    """The same integers for the same labels in all tables; records without one get their own below 0."""
+    values = [table["label"][:] for table in tables]
+    names = sorted({str(value) for one in values for value in one if value is not None})
+    numbers = {name: number for number, name in enumerate(names)}
+    own = iter(range(-1, -1 - sum(map(len, values)), -1))
+    found = []
+    for table, one in zip(tables, values, strict=True):
+        labels = [next(own) if value is None else numbers[str(value)] for value in one]
+        found.append(table.remove_columns("label").add_column("label", np.array(labels, dtype=np.int64)))
+    return found
+
+
+def _halves(queries: datasets.Dataset, data: LinkageDataArguments) -> tuple[datasets.Dataset, datasets.Dataset]:
+    order = np.random.RandomState(data.split_seed).permutation(len(queries))
+    first = int(data.query_train_fraction * len(queries))
+    if not 0 < first < len(queries):
+        raise ValueError(
+            f"`query_train_fraction` is {data.query_train_fraction}: of {len(queries)} queries that leaves none on one side"
+        )
+    return queries.select(np.sort(order[:first])), queries.select(np.sort(order[first:]))
+
+
+def _first_as_pool(rows: datasets.Dataset) -> Task:
+    """The first record of each label is known, the others are to be linked."""
+    first = np.unique(np.asarray(rows["label"][:]), return_index=True)[1]
+    rest = np.setdiff1d(np.arange(len(rows)), first)
+    if not len(rest):
+        raise ValueError("every label of the held out part has one record; there is nothing to link to it")
+    return Task(rows.select(rest), rows.select(np.sort(first)))
+
+
+def _draw(rows: datasets.Dataset, count: int | None, random: np.random.RandomState) -> datasets.Dataset:
+    if count is None or count >= len(rows):
+        return rows
+    return rows.select(np.sort(random.permutation(len(rows))[:count]))
+
+
+def _renumbered(rows: datasets.Dataset) -> datasets.Dataset:
+    """`index` as the place in the table, on which the draws of views depend."""
+    return rows.remove_columns("index").add_column("index", np.arange(len(rows), dtype=np.int64))
+
+
+def _with_texts(rows: datasets.Dataset, texts: list[str]) -> datasets.Dataset:
+    return rows.remove_columns("text").add_column("text", texts)
+
+
+def _pairs_once(rows: datasets.Dataset) -> datasets.Dataset:
+    """Records with both sides, each pair of picture and text once: what the first stage can align."""
+    texts = rows["text"][:]
+    images = rows.cast_column("image", datasets.Image(decode=False))["image"][:]
+    seen: set[Any] = set()
+    kept = []
+    for row, (text, image) in enumerate(zip(texts, images, strict=True)):
+        if not text or image is None:
+            continue
+        key = (text, image.get("path"), hash(image.get("bytes") or b""))
+        if key not in seen:
+            seen.add(key)
+            kept.append(row)
+    return _renumbered(rows.select(kept)) if kept else rows.select([])
+
+
+@dataclass
+class LinkagePipeline:
+    """What turns records into batches.
+
+    Args:
+        processor ([`DualEncoderProcessor`]): saved with the checkpoint.
+        align_collator, pool_collator ([`RecordCollator`]): of the two stages.
+        eval_collator ([`RecordCollator`]): nothing is drawn.
+        size (`int`): height of the images.
+        channels (`int`): of the images.
+        about (`str`): how images are prepared and changed.
+    """
+
+    processor: DualEncoderProcessor
+    align_collator: RecordCollator
+    pool_collator: RecordCollator
+    eval_collator: RecordCollator
+    size: int
+    channels: int
+    about: str
+
+    @property
+    def views(self) -> LinkagePipeline:
+        """Itself: where the size of the images is looked up."""
+        return self
+
+    @classmethod
+    def build(
+        cls,
+        data: LinkageDataArguments,
+        view: LinkageViewArguments,
+        towers: TowerArguments,
+        found: LinkageData,
+        args: Any,
+        image_processor: Any,
+    ) -> LinkagePipeline:
+        """Open or learn the tokenizer, and make transforms that fit the encoders."""
+        for name, value, known in (
+            ("preparation", view.preparation, PREPARATIONS),
+            ("augmentation", view.augmentation, AUGMENTATIONS),
+        ):
+            if value not in known:
+                raise ValueError(f"`{name}` is {value!r}; known are: {', '.join(known)}.")
+        trained = trained_image_processor(towers.pair or towers.vision)
+        statistics: dict[str, Any] = {}
+        if trained is not None:
+            statistics = {"image_mean": list(trained.image_mean), "image_std": list(trained.image_std)}
+        images = make_image_processor(view, image_processor, statistics)
+        texts = [text for text in found.train["text"][:] if text]
+        words = datasets.Dataset.from_dict({"texts": [[text] for text in texts]})
+        processor = DualEncoderProcessor(images, make_tokenizer(towers, words))
+        transform = ProcessorTransform(images)
+        views: Any = transform
+        if view.augmentation == "scan":
+            allowed = ScanViews(transform).strengths
+            unknown = sorted(set(view.view_options or {}) - set(allowed))
+            if unknown:
+                raise ValueError(f"`view_options` has {', '.join(unknown)}; known are: {', '.join(allowed)}.")
+            views = ScanViews(transform, **(view.view_options or {}), seed=args.seed)
+        elif view.view_options:
+            raise ValueError("`view_options` are strengths of augmentation scan; pass --augmentation scan, too.")
+        drawn: dict[str, Any] = {
+            "augment": view.augmentation != "none",
+            "corrupt": ocr_noise(data, found.train),
+            "seed": args.seed,
+        }
+        about = f"{view.preparation} ({view.border} border)" if view.preparation == "firms" else view.preparation
+        about += (
+            f", {view.image_size} x {view.image_width or view.image_size}" if view.preparation == "stretch" else ""
+        )
+        about += f"; {views.describe()}" if view.augmentation == "scan" else "; no augmentation"
+        return cls(
+            processor,
+            RecordCollator(views, processor, labels=False, mask_duplicates=data.mask_duplicates, **drawn),
+            RecordCollator(views, processor, **drawn),
+            RecordCollator(transform, processor, augment=False, labels=False, mask_duplicates=False),
+            view.image_size,
+            3,
+            about,
+        )
+
+
+def make_image_processor(view: LinkageViewArguments, image_processor: Any, statistics: Mapping[str, Any]) -> Any:
+    """The image processor that the arguments describe.
+
+    Args:
+        view ([`LinkageViewArguments`]): preparation and size.
+        image_processor: the class, with `firms` and `newspapers`.
+        statistics (`Mapping`): mean and standard deviation of a trained encoder; those of CLIP where it is empty.
+    """
+    if view.preparation == "firms":
+        return image_processor.firms(view.image_size, border=view.border, **statistics)
+    if view.preparation == "newspapers":
+        return image_processor.newspapers(view.image_size, **statistics)
+    size = {"height": view.image_size, "width": view.image_width or view.image_size}
+    return image_processor(size=size, crop_size=size, do_center_crop=False, **statistics)
+
+
+class HardNegativeMiner:
+    """Groups of labels for [`HardNegativeBatchSampler`], mined with the model as it is; kept in a folder for a resumed run.
+
+    Args:
+        model: what is trained.
+        rows (`datasets.Dataset`): records; the first of each label is its exemplar.
+        collator ([`RecordCollator`]): without draws.
+        k (`int`): labels of a group.
+        folder (`Path`): where groups are kept.
+        remine (`bool`): groups differ from epoch to epoch.
+        device: where to compute.
+    """
+
+    def __init__(
+        self, model: Any, rows: datasets.Dataset, collator: Any, k: int, folder: Path, remine: bool, device: Any
+    ) -> None:
+        self.model, self.collator, self.k = model, collator, k
+        self.folder, self.remine, self.device = folder, remine, device
+        self.labels, first = np.unique(np.asarray(rows["label"][:]), return_index=True)
+        self.exemplars = rows.select(first)
+
+    def __call__(self, epoch: int) -> np.ndarray:
+        """`[labels, k]` labels, on all processes the same."""
+        file = self.folder / (f"epoch-{epoch}.npy" if self.remine else "once.npy")
+        found: list[Any] = [None]
+        if is_main_process():
+            if file.is_file():
+                found = [np.load(file)]
+            else:
+                encoded = encode_records(self.model, self.exemplars, self.collator, device=self.device)
+                weight = float(unwrap_model(self.model).config.image_weight)
+                found = [mine_hard_negatives(pool_records(encoded, weight), self.labels, self.k).labels]
+                self.folder.mkdir(parents=True, exist_ok=True)
+                temporary = file.with_suffix(".tmp.npy")
+                np.save(temporary, found[0])
+                temporary.replace(file)
+        if is_distributed():
+            torch.distributed.broadcast_object_list(found, 0)
+        return found[0]
+
+
+def make_sampler(
+    stage: StageArguments, args: Any, model: Any, found: LinkageData, pipeline: LinkagePipeline, resumed: bool
+) -> Any:
+    """Batches of the second stage.
+
+    Args:
+        stage ([`StageArguments`]): plain batches, or hard negatives.
+        args (`TrainingArguments`): batch size, processes, seed, folder.
+        model: what hard negatives are mined with.
+        found ([`LinkageData`]): the records.
+        pipeline ([`LinkagePipeline`]): embeds exemplars.
+        resumed (`bool`): groups that an earlier run has mined are taken.
+    """
+    labels = np.asarray(found.train["label"][:])
+    shared: dict[str, Any] = {"m": stage.per_label, "num_processes": args.world_size, "seed": args.seed}
+    batch = args.per_device_train_batch_size
+    if not stage.hard_negatives:
+        return MPerClassBatchSampler(labels, batch, num_passes=stage.num_passes, **shared)
+    folder = Path(args.output_dir) / "hard_negatives"
+    if not resumed and is_main_process():
+        shutil.rmtree(folder, ignore_errors=True)
+    miner = HardNegativeMiner(
+        model, found.train, pipeline.eval_collator, stage.group_size, folder, stage.remine, args.device
+    )
+    options = {"k": stage.group_size, "remine": stage.remine, "all_of_small": stage.all_of_small}
+    return HardNegativeBatchSampler(labels, miner, batch, **options, **shared)
+
+
+def stage_arguments(args: Any, stage: StageArguments, name: str) -> Any:
+    """The training arguments of one stage.
+
+    Args:
+        args (`TrainingArguments`): of the command, which are those of the second stage.
+        stage ([`StageArguments`]): what is different in the first one.
+        name (`str`): of `STAGES`.
+    """
+    own = copy.copy(args)
+    if name == "alignment":
+        own.num_train_epochs = stage.alignment_epochs
+        if stage.alignment_learning_rate is not None:
+            own.learning_rate = stage.alignment_learning_rate
+        if stage.alignment_weight_decay is not None:
+            own.weight_decay = stage.alignment_weight_decay
+        if stage.alignment_batch_size is not None:
+            own.per_device_train_batch_size = stage.alignment_batch_size
+        if stage.stages[-1] != name:
+            own.output_dir = f"{args.output_dir}/{name}"
+    return own
+
+
+def describe_data(data: LinkageDataArguments, found: LinkageData) -> dict[str, Any]:
+    """What the card says of the data; a local folder appears by its name only."""
+    train = found.train
+    labels = np.asarray(train["label"][:])
+    about: dict[str, Any] = {
+        "name": found.name,
+        "rows": len(train),
+        "classes": len(np.unique(labels)),
+        "columns": {
+            "image": f"{sum(image is not None for image in _undecoded(train))} records have one",
+            "text": f"{sum(map(bool, train['text'][:]))} records have one",
+            "label": f"{len(np.unique(labels[labels >= 0]))} known, {int((labels < 0).sum())} records with one of their own",
+        },
+        "example": next((text for text in train["text"][:] if text), ""),
+    }
+    if data.ocr_drop or data.ocr_replace:
+        about["description"] = (
+            f"Noise in the texts that are read: a character is dropped with probability {data.ocr_drop:g}, another one with "
+            f"{data.ocr_replace:g}; the pool's texts have none when it is measured."
+        )
+    if found.name == "drawn glyphs":
+        about["licence"] = "Apache-2.0 (made by this library)"
+    return about
+
+
+def _undecoded(rows: datasets.Dataset) -> list[Any]:
+    return rows.cast_column("image", datasets.Image(decode=False))["image"][:]
+
+
+def report(trainer: Any, found: LinkageData, pipeline: LinkagePipeline, name: str, sampler: Any) -> None:
+    """Print what is about to be trained (main process only)."""
+    rows = found.train if name == "pooling" else found.aligned
+    used = ["image", "text", "index", *(["label"] if name == "pooling" else [])]
+    text = batch_report(
+        trainer,
+        data=found.name,
+        loss=loss_text(trainer),
+        num_views=2 if name == "alignment" else 1,
+        columns_used=used,
+        labels=np.asarray(rows["label"][:]).tolist() if name == "pooling" else None,
+        ids_masked=True,
+        command=command_line(),
+    )
+    say(text)
+    say(f"  images: {pipeline.about}")
+    if sampler is not None:
+        say(f"  batches: {sampler.describe()}")
+    say()
+
+
+def finish(
+    trainer: Any,
+    spec: SystemSpec,
+    pipeline: LinkagePipeline,
+    found: LinkageData,
+    *,
+    rows: Sequence[Mapping[str, Any]],
+    clusters: Sequence[Mapping[str, Any]],
+    trained: str,
+    about: Mapping[str, Any],
+    measure: LinkageMeasureArguments,
+    started: float,
+    base_model: str | None = None,
+) -> None:
+    """Save checkpoint, card, results and pictures; print the tables and what to do next (main process only).
+
+    Args:
+        trainer ([`ContrastiveTrainer`]): after training.
+        spec ([`SystemSpec`]): the system.
+        pipeline ([`LinkagePipeline`]): its processor is saved with the weights.
+        found ([`LinkageData`]): the data.
+        rows, clusters: of `link_table` and `cluster_table`.
+        trained (`str`): the row of the saved model.
+        about (`Mapping`): of the data, for the card.
+        measure ([`LinkageMeasureArguments`]): whether pictures are drawn.
+        started (`float`): `time.time()` at the start.
+        base_model (`str`, *optional*): hub id that the training started from.
+    """
+    if not is_main_process():
+        return
+    folder, args = Path(trainer.args.output_dir), trainer.args
+    say()
+    show_tables(rows, clusters, found)
+    save_run(trainer, pipeline.processor)
+    write_outcome(
+        trainer,
+        spec,
+        about=about,
+        metrics=link_metrics(rows, clusters, trained, found.name),
+        results={
+            "link_rows": list(rows),
+            "cluster_rows": list(clusters),
+            "trained": trained,
+            "test_queries": len(found.test.queries),
+            "pool": len(found.test.pool),
+        },
+        settings={"images": pipeline.about, "texts cut": pipeline.processor.num_cut},
+        started=started,
+        base_model=base_model,
+        image_size=pipeline.size,
+    )
+    if measure.pictures and can_draw():
+        drawn = draw_pictures(folder, trainer.model, found, pipeline, args.device)
+        say(f"pictures: {', '.join(str(path) for path in drawn)}")
+    if args.push_to_hub:
+        trainer.push_to_hub()
+    by_name = {row["model"]: row for row in rows}
+    columns = [column for column in ("image only", "text only", "pooled, chosen w") if column in by_name[trained]]
+    untrained = next(iter(by_name.values()))
+    say()
+    say(
+        final_report(
+            trainer,
+            metrics={f"{column} accuracy": by_name[trained][column] for column in columns},
+            baseline={f"{column} accuracy": untrained[column] for column in columns},
+            command=command_line(),
+            commands={
+                "link": f"hf-contrastive link {folder} RECORDS.csv KNOWN.csv -o matches.parquet",
+                "embed": f"hf-contrastive embed {folder} IMAGES -o embeddings.parquet",
+            },
+        )
+    )
+
+
+def draw_pictures(folder: Path, model: Any, found: LinkageData, pipeline: LinkagePipeline, device: Any) -> list[Path]:
+    """Curves, map and similarities of a run, as PNG with the CSV behind each.
+
+    Args:
+        folder (`Path`): the run; pictures go to its `plots/`.
+        model: the trained model.
+        found ([`LinkageData`]): records to show.
+        pipeline ([`LinkagePipeline`]): the processor.
+        device: where to compute.
+    """
+    plots = folder / "plots"
+    plots.mkdir(parents=True, exist_ok=True)
+    shown = found.test.queries.select(range(min(500, len(found.test.queries))))
+    encoded = encode_records(model, shown, pipeline.eval_collator, device=device)
+    both = encoded["has_image"] & encoded["has_text"]
+    save_embeddings(
+        folder,
+        embeddings=pool_records(encoded, float(unwrap_model(model).config.image_weight)),
+        labels=np.asarray(shown["label"][:]),
+        z_i=encoded["image"][both][:64],
+        z_j=encoded["text"][both][:64],
+        data=found.name,
+    )
+    return [Path(picture.path) for picture in plot_run(folder, plots)]
+
+
+def run(spec: SystemSpec, image_processor: Any, *, description: str, example: str) -> None:
+    """A whole recipe: arguments, data, model, both stages, measuring, saving.
+
+    Args:
+        spec ([`SystemSpec`]): the system whose recipe this is.
+        image_processor: class of the image processors, with `firms` and `newspapers`.
+        description, example (`str`): for `--help`.
+    """
+    taken = {one.name for one in dataclasses.fields(TowerArguments)} | {"vision_config", "text_config"}
+    data, view, towers, objective, stage, measure, run_arguments, args = parse_recipe_arguments(
+        (
+            LinkageDataArguments,
+            LinkageViewArguments,
+            TowerArguments,
+            configuration_arguments([spec], taken, "objective: pooling, common space, what is optimised"),
+            StageArguments,
+            LinkageMeasureArguments,
+            RunArguments,
+            ContrastiveTrainingArguments,
+        ),
+        prog=f"{spec.recipe}/train.py",
+        description=description,
+        example=example,
+    )
+    started = time.time()
+    check_choice("stages", stage.stages, STAGES)
+    prepare_output(args, run_arguments)
+
+    # data
+    with plain_errors():
+        found = load_splits(data, args.seed)
+        pipeline = LinkagePipeline.build(data, view, towers, found, args, image_processor)
+
+    # model
+    set_seed(args.seed)
+    with plain_errors():
+        model = make_model(spec, towers, pipeline, dataclasses.asdict(objective))  # ty: ignore[invalid-argument-type]
+    models: dict[str, Any] = {"untrained encoders": copy.deepcopy(model)}  # what training has to beat
+    if run_arguments.dry_run:
+        if len(found.aligned) > 1:
+            batch = pipeline.align_collator([found.aligned[row] for row in range(2)])
+        else:  # no record has both sides
+            batch = pipeline.pool_collator([found.train[row] for row in range(2)])
+        common.dry_run(model, {name: value for name, value in batch.items() if name != "index"})
+        return
+
+    # one stage after the other
+    trainer: Any = None
+    for name in stage.stages:
+        final = name == stage.stages[-1]
+        own = stage_arguments(args, stage, name)
+        sampler = None
+        if name == "pooling":
+            with plain_errors():
+                sampler = make_sampler(stage, own, model, found, pipeline, bool(resume_from(args)))
+        trainer = ContrastiveTrainer(
+            model,
+            own,
+            data_collator=pipeline.pool_collator if name == "pooling" else pipeline.align_collator,
+            train_dataset=found.train if name == "pooling" else found.aligned,
+            train_batch_sampler=sampler,
+            processing_class=pipeline.processor,
+        )
+        if stage.restart_period is not None:
+            trainer.lr_scheduler = restarting_cosine(
+                trainer.create_optimizer(), stage.restart_period, stage.restart_factor
+            )
+        say(f"\n=== {name} ===")
+        report(trainer, found, pipeline, name, sampler)
+        train_or_load(trainer, own, pipeline.processor, final=final)
+        models[spec.title if final else f"after {name}"] = model if final else copy.deepcopy(model)
+
+    # what came out
+    rows = link_table(models, found, pipeline, measure, args.device)
+    clusters = cluster_table(models, found, pipeline, measure, args.device)
+    started_from = towers.pair or towers.vision
+    finish(
+        trainer,
+        spec,
+        pipeline,
+        found,
+        rows=rows,
+        clusters=clusters,
+        trained=spec.title,
+        about=describe_data(data, found),
+        measure=measure,
+        started=started,
+        base_model=None if started_from in model_types() or Path(started_from).exists() else started_from,
+    )
+    trainer.end()
+
+
+__all__ = [
+    "HardNegativeMiner",
+    "LinkageData",
+    "LinkageDataArguments",
+    "LinkagePipeline",
+    "LinkageViewArguments",
+    "StageArguments",
+    "load_splits",
+    "make_image_processor",
+    "make_sampler",
+    "run",
+]
