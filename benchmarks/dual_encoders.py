@@ -39,7 +39,12 @@ IMAGE, TOKENS, CHUNK = 32, 16, 128
 def build(seed: int = 0) -> Any:
     """Small encoders of CLIP's kind."""
     torch.manual_seed(seed)
-    sizes: dict[str, Any] = {"hidden_size": 128, "num_hidden_layers": 2, "num_attention_heads": 4, "intermediate_size": 256}
+    sizes: dict[str, Any] = {
+        "hidden_size": 128,
+        "num_hidden_layers": 2,
+        "num_attention_heads": 4,
+        "intermediate_size": 256,
+    }
     config = ConVIRTConfig(
         vision_config=CLIPVisionConfig(**sizes, image_size=IMAGE, patch_size=8),
         text_config=CLIPTextConfig(
