@@ -107,7 +107,9 @@ def losses_of(batch: dict[str, torch.Tensor]) -> dict[str, Callable[[Any], torch
             return features
 
     nothing: Any = Nothing()
-    ranking: Any = theirs.MultipleNegativesSymmetricRankingLoss(nothing, scale=1.0)
+    ranking: Any = theirs.MultipleNegativesRankingLoss(
+        nothing, scale=1.0, directions=("query_to_doc", "doc_to_query"), partition_mode="per_direction"
+    )
 
     def sentence_transformers_loss(model: Any) -> torch.Tensor:
         embeds = model.embed_views(**batch)
