@@ -136,26 +136,18 @@ def _read_table(
 ) -> _Table:
     from hf_contrastive.data import load_linkage_table
 
-    options: dict[str, Any] = {"image_column": image_column, "text_column": text_column}
+    kept: dict[str, Any] = {"keep_columns": [id_column]} if id_column else {"optional_columns": ID_COLUMNS}
     try:
         with quiet_libraries(), warnings.catch_warnings(record=True) as told:
             warnings.simplefilter("always")
-            rows, ids = None, id_column
-            for column in [id_column] if id_column else [*ID_COLUMNS, None]:
-                try:
-                    rows = load_linkage_table(path, **options, keep_columns=[column] if column else [])
-                    ids = column
-                    break
-                except ValueError as error:
-                    if "keep_columns" not in str(error) or id_column:
-                        raise
+            rows = load_linkage_table(path, image_column=image_column, text_column=text_column, **kept)
     except (ValueError, FileNotFoundError) as error:
         text = str(error)
         for argument in ("image_column", "text_column", "keep_columns"):
             option = "--id-column" if argument == "keep_columns" else f"--{argument.replace('_', '-')}"
             text = text.replace(f"{argument}=", f"{option} ").replace(argument, option)
         raise CliError(f"{name}: {text}") from error
-    assert rows is not None
+    ids = id_column or next((column for column in ID_COLUMNS if column in rows.column_names), None)
     for message in dict.fromkeys(str(warning.message) for warning in told if "row" in str(warning.message)):
         print_note(f"note: {name}: {message}")
     texts = rows["text"][:]

@@ -29,6 +29,7 @@ def load_linkage_table(
     text_column: str | None = None,
     label_column: str | None = None,
     keep_columns: Sequence[str] = (),
+    optional_columns: Sequence[str] = (),
     on_bad: Literal["stop", "skip"] = "skip",
     cache_dir: str | None = None,
 ) -> datasets.Dataset:
@@ -45,6 +46,7 @@ def load_linkage_table(
         text_column (`str`, *optional*): texts; found by itself. A table may have one of the two columns alone.
         label_column (`str`, *optional*): what each record is, integers or strings; found by itself where there is one.
         keep_columns (`Sequence[str]`): further columns to hand on.
+        optional_columns (`Sequence[str]`): the same of columns that need not be there.
         on_bad (`str`): an image file that is not there: `"skip"` goes on without this image, with a warning that counts, `"stop"`
             raises at the first.
         cache_dir (`str`, *optional*): where `datasets` keeps its converted files.
@@ -114,7 +116,8 @@ def load_linkage_table(
     features: dict[str, Any] = {"image": datasets.Image(), "text": datasets.Value("string")}
     if label is not None:
         columns["label"], features["label"] = _labels(rows, label, kept)
-    further = [name for name in keep_columns if name not in columns]
+    further = [*keep_columns, *(name for name in optional_columns if name in names)]
+    further = [name for name in dict.fromkeys(further) if name not in columns]
     for name in further:
         if name not in names:
             raise ValueError(missing_column(name, names, "keep_columns", shown))

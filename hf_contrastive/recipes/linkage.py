@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 import datasets
 import numpy as np
 import torch
-from transformers import set_seed
+from transformers import AutoConfig, set_seed
 
 from hf_contrastive.data import (
     HardNegativeBatchSampler,
@@ -31,6 +31,7 @@ from hf_contrastive.data.linkage_tables import JudgedPairs, make_glyph_records
 from hf_contrastive.distributed import is_distributed, is_main_process
 from hf_contrastive.evaluation import mine_hard_negatives
 from hf_contrastive.families.dual_encoder.processing_dual_encoder import DualEncoderProcessor
+from hf_contrastive.modules.lora import add_lora
 from hf_contrastive.recipes import common
 from hf_contrastive.recipes.common import (
     RunArguments,
@@ -110,6 +111,7 @@ class LinkageDataArguments:
     max_train_samples: int | None = option(None, "Train on that many records, drawn with split_seed.")
     max_test_samples: int | None = option(None, "Measure on that many queries, drawn with split_seed.")
     on_bad: str = option("skip", "Image files that are not there: 'skip' goes on with the text, 'stop'.")
+    unique_texts: bool = option(False, "First stage: of pairs with the same text the first one only.")
     mask_duplicates: bool = option(True, "First stage: pairs with the same text are not each other's negatives.")
 
 
@@ -197,7 +199,7 @@ def load_splits(data: LinkageDataArguments, seed: int) -> LinkageData:
             Task(_with_texts(task.queries, noise.read(task.queries["text"][:], seed=2 * seed + number)), task.pool)
             for number, task in enumerate((valid, test))
         )
-    return LinkageData(_pairs_once(aligned), train, valid, test, found.name)
+    return LinkageData(_pairs_once(aligned, data.unique_texts), train, valid, test, found.name)
 
 
 def ocr_noise(data: LinkageDataArguments, train: datasets.Dataset) -> OcrNoise | None:
@@ -319,8 +321,8 @@ def _with_texts(rows: datasets.Dataset, texts: list[str]) -> datasets.Dataset:
     return rows.remove_columns("text").add_column("text", texts)
 
 
-def _pairs_once(rows: datasets.Dataset) -> datasets.Dataset:
-    """Records with both sides, each pair of picture and text once: what the first stage can align."""
+def _pairs_once(rows: datasets.Dataset, unique_texts: bool) -> datasets.Dataset:
+    """Records with both sides, each pair of picture and text (or each text) once: what the first stage can align."""
     texts = rows["text"][:]
     images = rows.cast_column("image", datasets.Image(decode=False))["image"][:]
     seen: set[Any] = set()
@@ -328,7 +330,7 @@ def _pairs_once(rows: datasets.Dataset) -> datasets.Dataset:
     for row, (text, image) in enumerate(zip(texts, images, strict=True)):
         if not text or image is None:
             continue
-        key = (text, image.get("path"), hash(image.get("bytes") or b""))
+        key = text if unique_texts else (text, image.get("path"), hash(image.get("bytes") or b""))
         if key not in seen:
             seen.add(key)
             kept.append(row)
@@ -431,6 +433,32 @@ def make_image_processor(view: LinkageViewArguments, image_processor: Any, stati
         return image_processor.newspapers(view.image_size, **statistics)
     size = {"height": view.image_size, "width": view.image_width or view.image_size}
     return image_processor(size=size, crop_size=size, do_center_crop=False, **statistics)
+
+
+def start_model(
+    spec: SystemSpec, towers: TowerArguments, pipeline: LinkagePipeline, fields: Mapping[str, Any] | None = None
+) -> Any:
+    """The model to train: as [`~hf_contrastive.recipes.image_texts.make_model`] makes it, or a checkpoint of the system itself, which is
+    trained further.
+
+    Args:
+        spec ([`SystemSpec`]), towers ([`TowerArguments`]), pipeline ([`LinkagePipeline`]), fields (`Mapping`, *optional*): as there.
+
+    Raises:
+        ValueError: options of a new encoder beside a checkpoint.
+    """
+    given = {name: value for name, value in (fields or {}).items() if value is not None}
+    known = None if towers.pair is None else AutoConfig.from_pretrained(towers.pair)
+    if known is None or known.model_type != spec.model_type:
+        return make_model(spec, towers, pipeline, given)  # ty: ignore[invalid-argument-type]
+    if towers.vision_options or towers.text_options:
+        raise ValueError(
+            "`vision_options` and `text_options` describe new encoders; a checkpoint brings its own configuration."
+        )
+    model = spec.pretraining_class().from_pretrained(towers.pair, dtype=torch.float32, **given).train()
+    if towers.lora_rank is not None:
+        model = add_lora(model, r=towers.lora_rank, alpha=towers.lora_alpha, towers=towers.lora_towers)
+    return model
 
 
 class HardNegativeMiner:
@@ -710,7 +738,7 @@ def run(spec: SystemSpec, image_processor: Any, *, description: str, example: st
     # model
     set_seed(args.seed)
     with plain_errors():
-        model = make_model(spec, towers, pipeline, dataclasses.asdict(objective))  # ty: ignore[invalid-argument-type]
+        model = start_model(spec, towers, pipeline, dataclasses.asdict(objective))
     models: dict[str, Any] = {"untrained encoders": copy.deepcopy(model)}  # what training has to beat
     if run_arguments.dry_run:
         if len(found.aligned) > 1:

@@ -50,6 +50,8 @@ def test_one_sided_records_stay_and_empty_ones_go(folder):
     assert table[1]["image"].size == (12, 6)
     assert table["label"][:] == [7, 7, 8, 9]
     assert table["id"][:] == ["a", "b", "c", "e"]
+    with pytest.warns(UserWarning, match="go on without an image"):
+        assert load_linkage_table(file, optional_columns=["id", "key"]).column_names[3:] == ["id", "index"]
     assert table["index"][:] == [0, 1, 2, 4]  # rows of the file
     with pytest.raises(ValueError, match=r"2 of 6 images .* row 4: .*gone.png; mend the paths"):
         load_linkage_table(file, on_bad="stop")

@@ -217,7 +217,7 @@ def test_a_wrong_value_for_pairs_is_one_line(words, message, tmp_path, capsys):
 @pytest.mark.recipe
 def test_short_run_on_records(tmp_path, capsys):
     slug, out = "clippings", tmp_path / "out"
-    words = ("--max_steps", "60", "--max_test_samples", "200", "--hard_negatives", "true", "--remine", "true")
+    words = (*SHORT, "--max_test_samples", "200", "--hard_negatives", "true", "--remine", "true")
     words += ("--per_device_train_batch_size", "126", "--per_label", "3")
     run(slug, default(slug), *words, "--output_dir", str(out))
     said = capsys.readouterr().out
@@ -230,7 +230,7 @@ def test_short_run_on_records(tmp_path, capsys):
     assert list(rows) == ["untrained encoders", "after alignment", REGISTRY[slug].title, "Levenshtein distance"]
     trained, untrained = rows[REGISTRY[slug].title], rows["untrained encoders"]
     for measure in ("image only", "pooled, w 0.5", "pooled, chosen w"):
-        assert trained[measure] > 1.5 * untrained[measure]
+        assert trained[measure] > untrained[measure] + 0.1
     # what the second stage is for
     assert trained["pooled, w 0.5"] > rows["after alignment"]["pooled, w 0.5"]
     clusters = {row["model"]: row for row in results["cluster_rows"]}
@@ -246,6 +246,10 @@ def test_short_run_on_records(tmp_path, capsys):
     assert not any(info.values())
     assert type(model) is REGISTRY[slug].model_class()
     assert AutoImageProcessor.from_pretrained(out).size["shortest_edge"] == 32
+    # the result can be trained further
+    words = ("--pair", str(out), "--vision_options", "null", "--text_options", "null", "--supcon_temperature", "0.05")
+    run(slug, default(slug), *words, "--dry_run", "true", "--output_dir", str(tmp_path / "further"))
+    assert "outputs.pooled_embeds 2x64" in " ".join(capsys.readouterr().out.split())
 
 
 @pytest.mark.parametrize(

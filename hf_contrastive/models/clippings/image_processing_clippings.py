@@ -8,6 +8,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 from transformers import CLIPImageProcessor
+from transformers.image_utils import PILImageResampling
 from transformers.processing_utils import ImagesKwargs, Unpack
 
 
@@ -131,7 +132,7 @@ class ClippingsImageProcessor(CLIPImageProcessor):
 
     @classmethod
     def firms(cls, size: int = 224, border: str | None = "white", **kwargs: Any) -> "ClippingsImageProcessor":
-        """For crops of names (the Japanese firms): padded to a near square, then resized to a square; nothing is cut off.
+        """For crops of names (the Japanese firms): padded to a near square, then resized to a square (bilinear); nothing is cut off.
 
         Args:
             size (`int`, defaults to 224): side in pixels.
@@ -139,17 +140,19 @@ class ClippingsImageProcessor(CLIPImageProcessor):
             **kwargs: as of the class, for example `image_mean`.
         """
         square = {"height": size, "width": size}
-        return cls(border=border, size=square, do_center_crop=False, crop_size=square, **kwargs)
+        options = {"resample": PILImageResampling.BILINEAR, **kwargs}
+        return cls(border=border, size=square, do_center_crop=False, crop_size=square, **options)
 
     @classmethod
     def newspapers(cls, size: int = 224, **kwargs: Any) -> "ClippingsImageProcessor":
-        """For photos of newspapers, as CLIP: the shorter side resized, the central square.
+        """For photos of newspapers: the shorter side resized (bilinear), the central square.
 
         Args:
             size (`int`, defaults to 224): side in pixels.
             **kwargs: as of the class, for example `image_mean`.
         """
-        return cls(size={"shortest_edge": size}, crop_size={"height": size, "width": size}, **kwargs)
+        options = {"resample": PILImageResampling.BILINEAR, **kwargs}
+        return cls(size={"shortest_edge": size}, crop_size={"height": size, "width": size}, **options)
 
     def _preprocess(self, images: list[Tensor], *args: Any, border: str | None = None, **kwargs: Any) -> Any:
         if border is not None:

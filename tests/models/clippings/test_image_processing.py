@@ -72,7 +72,7 @@ def test_firms_are_padded_and_newspapers_cut():
     assert float(pixels[:, 0].min()) == 1.0  # white above the name
     # the whole name is there: the resized padded image
     padded = Image.fromarray(median_pad(np.asarray(image))).resize((48, 48), Image.Resampling.NEAREST)
-    expected = torch.from_numpy(np.asarray(padded)).permute(2, 0, 1) / 255
+    expected = torch.from_numpy(np.array(padded)).permute(2, 0, 1) / 255
     assert float((pixels - expected).abs().mean()) < 0.05
     newspapers = ClippingsImageProcessor.newspapers(32, do_normalize=False)
     pixels = newspapers(images=[image], return_tensors="pt")["pixel_values"][0]

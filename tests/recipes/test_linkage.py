@@ -1,0 +1,170 @@
+"""The recipe that links records: how data is shared out, measured, and hard negatives are kept for a resumed run."""
+
+from __future__ import annotations
+
+import csv
+
+import datasets
+import numpy as np
+import pytest
+import torch
+from transformers import BertConfig
+
+from hf_contrastive import ClippingsConfig, ClippingsForPreTraining, ConvEncoderConfig, DualEncoderProcessor
+from hf_contrastive.data import ProcessorTransform, RecordCollator, image_processor, train_word_tokenizer
+from hf_contrastive.data.linkage_tables import make_glyph_records
+from hf_contrastive.evaluation import mine_hard_negatives
+from hf_contrastive.recipes.linkage import HardNegativeMiner, LinkageDataArguments, load_splits
+from hf_contrastive.recipes.linkage_measures import Task, accuracy, encode_records, pool_records
+from hf_contrastive.recipes.schedules import restarting_cosine
+from hf_contrastive.tensor_utils import pool_modalities
+
+
+def write(path, header, rows):
+    with path.open("w", newline="") as file:
+        csv.writer(file).writerows([header, *rows])
+    return str(path)
+
+
+@pytest.fixture(scope="module")
+def records():
+    return make_glyph_records("test").select(range(60))
+
+
+@pytest.fixture(scope="module")
+def collator(records):
+    processor = DualEncoderProcessor(image_processor(32), train_word_tokenizer(records["text"], "character"))
+    transform = ProcessorTransform(processor.image_processor)
+    return RecordCollator(transform, processor, augment=False, labels=False, mask_duplicates=False)
+
+
+def model(collator, seed=0):
+    torch.manual_seed(seed)
+    sizes = {"hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 16}
+    text = BertConfig(**sizes, vocab_size=len(collator.processor.tokenizer), initializer_range=0.3)
+    options = {"projection_dim": 8, "image_pooling": "mean", "text_pooling": "mean"}
+    vision = ConvEncoderConfig(channels=[4, 8])
+    return ClippingsForPreTraining(ClippingsConfig(vision_config=vision, text_config=text, **options))
+
+
+def test_labels_are_held_out_whole(tmp_path):
+    rows = [[f"name {label} {number}", f"firm {label}"] for label in range(20) for number in range(4)]
+    path = write(tmp_path / "records.csv", ["text", "label"], [*rows, ["alone", ""], ["alone too", ""]])
+    found = load_splits(LinkageDataArguments(dataset_path=path, test_fraction=0.2), 0)
+    parts = [set(found.train["label"][:]), set(found.valid.pool["label"][:]), set(found.test.pool["label"][:])]
+    assert [len(part) for part in parts] == [14, 4, 4]  # two records have a label of their own
+    assert not parts[0] & parts[1]
+    assert not parts[1] & parts[2]
+    assert not parts[0] & parts[2]
+    assert sum(label < 0 for label in parts[0]) == 2
+    for task in (found.valid, found.test):
+        assert len(task.pool) == 4
+        assert len(task.queries) == 12
+        assert set(task.queries["label"][:]) == set(task.pool["label"][:])
+    assert len(found.aligned) == 0  # there are no pictures
+    assert found.train["index"][:] == list(range(len(found.train)))
+    # the same for every seed of a run
+    again = load_splits(LinkageDataArguments(dataset_path=path, test_fraction=0.2), 7)
+    assert again.test.queries["text"][:] == found.test.queries["text"][:]
+    for fraction in (0.0, 0.5):
+        with pytest.raises(ValueError, match=r"`test_fraction` is .* of 20 labels"):
+            load_splits(LinkageDataArguments(dataset_path=path, test_fraction=fraction), 0)
+
+
+def test_pool_and_queries_of_their_own(tmp_path):
+    train = write(tmp_path / "train.csv", ["text", "label"], [["a", "x"], ["b", "y"]])
+    pool = write(tmp_path / "pool.csv", ["text", "label"], [["p", "x"], ["q", "z"], ["no label", ""]])
+    queries = write(tmp_path / "queries.csv", ["text", "label"], [[f"q{n}", "z" if n % 2 else "x"] for n in range(10)])
+    data = LinkageDataArguments(dataset_path=train, pool_path=pool, query_path=queries, query_train_fraction=0.3)
+    found = load_splits(data, 0)
+    assert (len(found.valid.queries), len(found.test.queries)) == (3, 7)
+    assert found.test.pool["text"][:] == ["p", "q"]
+    names = dict(zip(found.test.pool["text"][:], found.test.pool["label"][:], strict=True))
+    assert found.train["label"][0] == names["p"]  # one numbering for all tables
+    for text, label in zip(found.test.queries["text"][:], found.test.queries["label"][:], strict=True):
+        assert label == names["q" if int(text[1:]) % 2 else "p"]
+    with pytest.raises(ValueError, match="belong together"):
+        load_splits(LinkageDataArguments(dataset_path=train, pool_path=pool), 0)
+    with pytest.raises(ValueError, match=r"plain.csv has no labels"):
+        load_splits(LinkageDataArguments(dataset_path=write(tmp_path / "plain.csv", ["text", "n"], [["a", 1]])), 0)
+
+
+def test_pairs_that_are_measured_are_not_trained_on(tmp_path):
+    rows = [[f"seen {n}", f"known {n}", 1] for n in range(10)]
+    rows += [[f"seen {n}", f"known {n + 1}", 0] for n in range(9)] + [["nobody", "known 1", -9]]
+    path = write(tmp_path / "pairs.csv", ["source_name", "candidate_name", "label"], rows)
+    data = LinkageDataArguments(pairs_path=path, ocr_drop=0.2, ocr_replace=0.3)
+    found = load_splits(data, 0)
+    assert (len(found.valid.queries), len(found.test.queries), len(found.test.pool)) == (5, 5, 10)
+    labels = set(found.test.queries["label"][:])
+    trained = {
+        text for text, label in zip(found.train["text"][:], found.train["label"][:], strict=True) if label in labels
+    }
+    assert trained == {f"known {label}" for label in labels}
+    assert "nobody" in found.train["text"][:]
+    # what is looked for is read with errors, the pool is not, and another seed reads other ones
+    other = load_splits(data, 1)
+    assert other.test.queries["text"][:] != found.test.queries["text"][:]
+    assert other.test.pool["text"][:] == found.test.pool["text"][:] == [f"known {n}" for n in range(10)]
+    assert found.valid.queries["text"][:] != found.test.queries["text"][:]
+
+
+def test_embeddings_of_records_that_lack_a_side(collator, records):
+    rows = records.select(range(6))
+    lacking = datasets.Dataset.from_dict(
+        {
+            "image": [None if n == 1 else rows[n]["image"] for n in range(6)],
+            "text": ["" if n == 2 else rows[n]["text"] for n in range(6)],
+            "label": rows["label"][:],
+            "index": list(range(6)),
+        },
+        features=rows.features,
+    )
+    net = model(collator)
+    state = torch.get_rng_state()
+    encoded = encode_records(net, lacking, collator, batch_size=4)
+    assert torch.equal(torch.get_rng_state(), state)  # training goes on as if nothing had been measured
+    assert encoded["has_image"].tolist() == [True, False, True, True, True, True]
+    whole = encode_records(net, rows, collator)
+    pooled = pool_records(encoded, 0.7)
+    images, texts = (torch.from_numpy(whole[side]) for side in ("image", "text"))
+    expected = pool_modalities(images, texts, 0.7).numpy()
+    expected[1], expected[2] = whole["text"][1], whole["image"][2]
+    np.testing.assert_allclose(pooled, expected, atol=1e-5)
+    task = Task(rows, rows)
+    assert accuracy((whole, whole), task, 0.5) == 1.0
+
+
+def test_hard_negatives_are_kept_for_a_resumed_run(collator, records, tmp_path):
+    first, later = model(collator), model(collator, seed=1)
+    miner = HardNegativeMiner(first, records, collator, 3, tmp_path / "groups", False, "cpu")
+    groups = miner(0)
+    labels, rows = np.unique(records["label"][:], return_index=True)
+    exemplars = encode_records(first, records.select(rows), collator)
+    assert groups.tolist() == mine_hard_negatives(pool_records(exemplars, 0.5), labels, 3).labels.tolist()
+    # the run that goes on has another model, and takes what was mined
+    assert (
+        HardNegativeMiner(later, records, collator, 3, tmp_path / "groups", False, "cpu")(5).tolist()
+        == groups.tolist()
+    )
+    again = HardNegativeMiner(later, records, collator, 3, tmp_path / "groups", True, "cpu")
+    assert again(5).tolist() != groups.tolist()
+    assert sorted(path.name for path in (tmp_path / "groups").iterdir()) == ["epoch-5.npy", "once.npy"]
+
+
+def test_restarts_are_those_of_torch():
+    rates = []
+    for factor in (1, 2):
+        parameter = torch.nn.Parameter(torch.zeros(1))
+        ours = torch.optim.AdamW([parameter], lr=0.3)
+        theirs = torch.optim.AdamW([parameter], lr=0.3)
+        schedules = [
+            restarting_cosine(ours, 10, factor),
+            torch.optim.lr_scheduler.CosineAnnealingWarmRestarts(theirs, 10, factor),
+        ]
+        for _ in range(75):
+            rates.append([schedule.get_last_lr()[0] for schedule in schedules])
+            for optimizer, schedule in zip((ours, theirs), schedules, strict=True):
+                optimizer.step()
+                schedule.step()
+    np.testing.assert_allclose(*np.array(rates).T, atol=1e-9)
