@@ -77,6 +77,8 @@ from hf_contrastive.training.unwrap import unwrap_model
 STAGES = ("alignment", "pooling")
 PREPARATIONS = ("firms", "newspapers", "stretch")
 AUGMENTATIONS = ("scan", "none")
+# added to the seed of a run for what is drawn to measure
+_QUERY_SEED = 1000
 
 
 @dataclass
@@ -127,6 +129,7 @@ class LinkageViewArguments:
     image_width: int | None = option(None, "With stretch: width of the images; none = image_size.")
     augmentation: str = option("none", "none (as in the paper's final results), scan (moved, blurred, noisy).")
     view_options: dict | None = option(None, 'Strengths of scan, as JSON: {"rotate": 3, "blur": 0.5}.')
+    scan_queries: bool = option(False, "Measure with queries that are changed by scan, too; known records are not.")
 
 
 @dataclass
@@ -345,6 +348,7 @@ class LinkagePipeline:
         processor ([`DualEncoderProcessor`]): saved with the checkpoint.
         align_collator, pool_collator ([`RecordCollator`]): of the two stages.
         eval_collator ([`RecordCollator`]): nothing is drawn.
+        query_collator ([`RecordCollator`]): of the records that are measured; the same draws every time.
         size (`int`): height of the images.
         channels (`int`): of the images.
         about (`str`): how images are prepared and changed.
@@ -354,6 +358,7 @@ class LinkagePipeline:
     align_collator: RecordCollator
     pool_collator: RecordCollator
     eval_collator: RecordCollator
+    query_collator: RecordCollator
     size: int
     channels: int
     about: str
@@ -390,12 +395,19 @@ class LinkagePipeline:
         processor = DualEncoderProcessor(images, make_tokenizer(towers, words))
         transform = ProcessorTransform(images)
         views: Any = transform
+        evaluate = RecordCollator(transform, processor, augment=False, labels=False, mask_duplicates=False)
+        query = evaluate
         if view.augmentation == "scan":
             allowed = ScanViews(transform).strengths
             unknown = sorted(set(view.view_options or {}) - set(allowed))
             if unknown:
                 raise ValueError(f"`view_options` has {', '.join(unknown)}; known are: {', '.join(allowed)}.")
             views = ScanViews(transform, **(view.view_options or {}), seed=args.seed)
+            if view.scan_queries:  # other draws than those of training
+                scans = ScanViews(transform, **(view.view_options or {}), seed=args.seed + _QUERY_SEED)
+                query = RecordCollator(scans, processor, labels=False, mask_duplicates=False)
+        elif view.scan_queries:
+            raise ValueError("`scan_queries` goes with augmentation scan; pass --augmentation scan, too.")
         elif view.view_options:
             raise ValueError("`view_options` are strengths of augmentation scan; pass --augmentation scan, too.")
         drawn: dict[str, Any] = {
@@ -408,11 +420,13 @@ class LinkagePipeline:
             f", {view.image_size} x {view.image_width or view.image_size}" if view.preparation == "stretch" else ""
         )
         about += f"; {views.describe()}" if view.augmentation == "scan" else "; no augmentation"
+        about += ", of what is looked for, too" if view.scan_queries else ""
         return cls(
             processor,
             RecordCollator(views, processor, labels=False, mask_duplicates=data.mask_duplicates, **drawn),
             RecordCollator(views, processor, **drawn),
-            RecordCollator(transform, processor, augment=False, labels=False, mask_duplicates=False),
+            evaluate,
+            query,
             view.image_size,
             3,
             about,

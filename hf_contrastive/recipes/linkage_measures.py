@@ -94,6 +94,23 @@ def pool_records(encoded: Mapping[str, np.ndarray], image_weight: float) -> np.n
     return pool_modalities(tensors["image"], tensors["text"], image_weight, **masks).numpy()
 
 
+def encode_task(
+    model: Any, task: Task, pipeline: LinkagePipeline, device: torch.device | str = "cpu"
+) -> list[dict[str, np.ndarray]]:
+    """Both sides of queries and pool, as of [`encode_records`]; queries as their collator changes them.
+
+    Args:
+        model: a dual encoder.
+        task ([`Task`]): the records.
+        pipeline ([`LinkagePipeline`]): the collators.
+        device: where to compute.
+    """
+    collators = pipeline.query_collator, pipeline.eval_collator
+    return [
+        encode_records(model, rows, collator, device=device) for rows, collator in zip(task, collators, strict=True)
+    ]
+
+
 def accuracy(encoded: Sequence[Mapping[str, np.ndarray]], task: Task, weight: float) -> float:
     """Share of the queries whose nearest known record has their label.
 
@@ -130,7 +147,7 @@ def link_table(
     rows: list[dict[str, Any]] = []
     for name, model in models.items():
         encoded = {
-            part: tuple(encode_records(model, rows, pipeline.eval_collator, device=device) for rows in task)
+            part: encode_task(model, task, pipeline, device)
             for part, task in (("valid", found.valid), ("test", found.test))
         }
         row: dict[str, Any] = {"model": name}
@@ -201,8 +218,10 @@ def _to_cluster(
 ) -> tuple[dict[str, np.ndarray], np.ndarray]:
     """Queries and those known records that one of them is, and their labels."""
     wanted = np.isin(np.asarray(task.pool["label"][:]), np.asarray(task.queries["label"][:]))
-    rows = datasets.concatenate_datasets([task.queries, task.pool.select(np.flatnonzero(wanted))])
-    return encode_records(model, rows, pipeline.eval_collator, device=device), np.asarray(rows["label"][:])
+    part = Task(task.queries, task.pool.select(np.flatnonzero(wanted)))
+    encoded = encode_task(model, part, pipeline, device)
+    joined = {name: np.concatenate([one[name] for one in encoded]) for name in encoded[0]}
+    return joined, np.concatenate([np.asarray(rows["label"][:]) for rows in part])
 
 
 def link_columns(rows: Sequence[Mapping[str, Any]]) -> list[str]:
@@ -253,6 +272,7 @@ __all__ = [
     "accuracy",
     "cluster_table",
     "encode_records",
+    "encode_task",
     "link_columns",
     "link_metrics",
     "link_table",

@@ -260,6 +260,7 @@ def test_short_run_on_records(tmp_path, capsys):
         (("--augmentation", "strong"), "`augmentation` is 'strong'; known are: scan, none"),
         (("--view_options", '{"flip": 1}'), "`view_options` has flip"),
         (("--augmentation", "none"), "`view_options` are strengths of augmentation scan"),
+        (("--augmentation", "none", "--scan_queries", "true"), "`scan_queries` goes with augmentation scan"),
         (("--image_weight", "2"), "image_weight must be in [0, 1]"),
         (("--ocr_drop", "0.9"), "at most 1 together"),
         (("--dataset_path", "./nothing.csv"), "does not exist"),
