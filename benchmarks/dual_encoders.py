@@ -172,14 +172,12 @@ def cache_part(size: int, repeats: int) -> tuple[list[list[str]], list[str]]:
 
     seconds = common.alternate({"plain": plain_steps, "cached": cached}, repeats)
     found = common.ratio(seconds["cached"], seconds["plain"])
-    memory = common.peak_extra_bytes(cached)
     rows = [
-        [f"plain steps of {CHUNK}", f"{1e3 * statistics.median(seconds['plain']) / size:.3f}", "1", "-"],
+        [f"plain steps of {CHUNK}", f"{1e3 * statistics.median(seconds['plain']) / size:.3f}", "1"],
         [
             f"one step of {size} in chunks of {CHUNK}",
             f"{1e3 * statistics.median(seconds['cached']) / size:.3f}",
             common.format_ratio(found),
-            f"{memory / 2**20:.0f}",
         ],
     ]
     line = f"gradient cache, batch {size}: at most 1.4 x the cost of a plain step per pair: {common.verdict_at_most(found[0], 1.4)}."
@@ -267,7 +265,7 @@ def main() -> None:
         "embeddings of the same encoders in the same loop; the loss of the first step is the same.",
         common.table(["batch", "loss of", "pairs a second", "time / hf_contrastive", "first loss"], trained),
         "The gradient cache beside plain steps over as many pairs:",
-        common.table(["step", "ms a pair", "time / plain", "memory above the model, MB"], cached),
+        common.table(["step", "ms a pair", "time / plain"], cached),
     ]
     if encoded:
         parts += [
