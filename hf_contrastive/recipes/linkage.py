@@ -52,6 +52,7 @@ from hf_contrastive.recipes.common import (
 )
 from hf_contrastive.recipes.image_texts import TowerArguments, make_model, make_tokenizer, trained_image_processor
 from hf_contrastive.recipes.linkage_measures import (
+    CLEAN_TEXT,
     LinkageMeasureArguments,
     Task,
     cluster_table,
@@ -321,7 +322,8 @@ def _renumbered(rows: datasets.Dataset) -> datasets.Dataset:
 
 
 def _with_texts(rows: datasets.Dataset, texts: list[str]) -> datasets.Dataset:
-    return rows.remove_columns("text").add_column("text", texts)
+    """What was read of the texts, and the texts themselves for a comparison."""
+    return rows.rename_column("text", CLEAN_TEXT).add_column("text", texts)
 
 
 def _pairs_once(rows: datasets.Dataset, unique_texts: bool) -> datasets.Dataset:

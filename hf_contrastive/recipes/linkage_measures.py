@@ -22,6 +22,12 @@ if TYPE_CHECKING:
     from hf_contrastive.recipes.linkage import LinkageData, LinkagePipeline
 
 
+#: column of the texts before noise was put into them
+CLEAN_TEXT = "clean_text"
+#: what stands in the table of links, in this order
+LINK_COLUMNS = ("text only", "image only", "pooled, w 0.5", "pooled, chosen w")
+
+
 @dataclass
 class LinkageMeasureArguments:
     """measuring: what stands in the tables at the end"""
@@ -163,11 +169,20 @@ def link_table(
             row["pooled, chosen w"] = accuracy(encoded["test"], found.test, chosen)
             row["chosen w"] = chosen
         rows.append(row)
-    queries, pool = (part["text"][:] for part in found.test)
-    if measure.string_matching and all(queries) and all(pool):
-        near = nearest_texts(queries, pool)
-        right = np.asarray(found.test.pool["label"][:])[near.rows] == np.asarray(found.test.queries["label"][:])
-        rows.append({"model": "Levenshtein distance", "text only": float(right.mean())})
+    if measure.string_matching:
+        rows += _string_matching(found.test)
+    return rows
+
+
+def _string_matching(task: Task) -> list[dict[str, Any]]:
+    """Linkage accuracy by Levenshtein distance; where noise was put into the texts, of the texts without it, too."""
+    pool, rows = task.pool["text"][:], []
+    for name, column in (("Levenshtein distance", "text"), ("Levenshtein distance, no noise", CLEAN_TEXT)):
+        queries = task.queries[column][:] if column in task.queries.column_names else []
+        if queries and all(queries) and all(pool):
+            near = nearest_texts(queries, pool)
+            right = np.asarray(task.pool["label"][:])[near.rows] == np.asarray(task.queries["label"][:])
+            rows.append({"model": name, "text only": float(right.mean())})
     return rows
 
 
@@ -226,7 +241,7 @@ def _to_cluster(
 
 def link_columns(rows: Sequence[Mapping[str, Any]]) -> list[str]:
     """Names of the measures in a table of links, in order."""
-    return list(dict.fromkeys(name for row in rows for name in row if name not in ("model", "chosen w")))
+    return [name for name in LINK_COLUMNS if any(name in row for row in rows)]
 
 
 def show_tables(rows: Sequence[Mapping[str, Any]], clusters: Sequence[Mapping[str, Any]], found: LinkageData) -> None:
@@ -267,6 +282,8 @@ def link_metrics(
 
 
 __all__ = [
+    "CLEAN_TEXT",
+    "LINK_COLUMNS",
     "LinkageMeasureArguments",
     "Task",
     "accuracy",

@@ -102,6 +102,7 @@ def test_pairs_that_are_measured_are_not_trained_on(tmp_path):
     }
     assert trained == {f"known {label}" for label in labels}
     assert "nobody" in found.train["text"][:]
+    assert all(text.startswith("seen ") for text in found.test.queries["clean_text"][:])
     # what is looked for is read with errors, the pool is not, and another seed reads other ones
     other = load_splits(data, 1)
     assert other.test.queries["text"][:] != found.test.queries["text"][:]

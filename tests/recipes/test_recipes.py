@@ -227,7 +227,9 @@ def test_short_run_on_records(tmp_path, capsys):
         assert part in said
     results = json.loads((out / "all_results.json").read_text())
     rows = {row["model"]: row for row in results["link_rows"]}
-    assert list(rows) == ["untrained encoders", "after alignment", REGISTRY[slug].title, "Levenshtein distance"]
+    strings = ["Levenshtein distance", "Levenshtein distance, no noise"]
+    assert list(rows) == ["untrained encoders", "after alignment", REGISTRY[slug].title, *strings]
+    assert rows[strings[0]]["text only"] < rows[strings[1]]["text only"] == 1.0
     trained, untrained = rows[REGISTRY[slug].title], rows["untrained encoders"]
     for measure in ("image only", "pooled, w 0.5", "pooled, chosen w"):
         assert trained[measure] > untrained[measure] + 0.1

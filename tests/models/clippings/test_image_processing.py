@@ -76,7 +76,7 @@ def test_firms_are_padded_and_newspapers_cut():
     assert float((pixels - expected).abs().mean()) < 0.05
     newspapers = ClippingsImageProcessor.newspapers(32, do_normalize=False)
     pixels = newspapers(images=[image], return_tensors="pt")["pixel_values"][0]
-    torch.testing.assert_close(pixels, torch.from_numpy(np.asarray(image)[:, 80:112]).permute(2, 0, 1) / 255)
+    torch.testing.assert_close(pixels, torch.from_numpy(np.array(image)[:, 80:112]).permute(2, 0, 1) / 255)
 
 
 def test_kinds_of_images_give_the_same():
