@@ -9,6 +9,7 @@ A text encoder that cannot be had (no folder, no network) is left out, with a li
 from __future__ import annotations
 
 import argparse
+import importlib
 import statistics
 from collections.abc import Callable
 from typing import Any
@@ -90,10 +91,9 @@ def step_of(model: Any, batch: dict[str, torch.Tensor], loss_of: Callable[[Any],
 
 def losses_of(batch: dict[str, torch.Tensor]) -> dict[str, Callable[[Any], torch.Tensor]]:
     """The same encoders and projections with the loss of every library."""
-    import open_clip
-    from sentence_transformers.sentence_transformer import losses as theirs
-
-    clip = open_clip.ClipLoss()
+    theirs = importlib.import_module("sentence_transformers.sentence_transformer.losses")
+    # no dependency, not even of development: the type checker must not look for it
+    clip = importlib.import_module("open_clip").ClipLoss()
 
     def open_clip_loss(model: Any) -> torch.Tensor:
         embeds = model.embed_views(**batch)

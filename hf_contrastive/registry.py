@@ -172,18 +172,24 @@ BACKBONES: tuple[ModelSpec, ...] = (
 )
 
 
+def _with_objective(slug: str, name: str, **fields: Any) -> ModelSpec:
+    """The models of a room with one class for inference and one with the objective."""
+    room = f"{_MODELS}.{slug}"
+    return ModelSpec(
+        slug,
+        f"{room}.configuration_{slug}:{name}Config",
+        f"{room}.modeling_{slug}:{name}Model",
+        f"{room}.modeling_{slug}:{name}ForPreTraining",
+        **fields,
+    )
+
+
 def _image_system(slug: str, title: str, name: str, tags: tuple[str, ...], **fields: Any) -> SystemSpec:
     """A row of the siamese family; `name` is what its classes' names begin with."""
-    room = f"{_MODELS}.{slug}"
     return SystemSpec(
         slug=slug,
         title=title,
-        main=ModelSpec(
-            slug,
-            f"{room}.configuration_{slug}:{name}Config",
-            f"{room}.modeling_{slug}:{name}Model",
-            f"{room}.modeling_{slug}:{name}ForPreTraining",
-        ),
+        main=_with_objective(slug, name),
         domain="image",
         task="self-supervised pre-training",
         main_input="pixel_values",
@@ -215,15 +221,12 @@ def _dual_encoder(
     slug: str, title: str, name: str, tags: tuple[str, ...] = (), image_processor: str | None = None, **fields: Any
 ) -> SystemSpec:
     """A row of the dual encoders; `name` is what its classes' names begin with."""
-    room = f"{_MODELS}.{slug}"
     return SystemSpec(
         slug=slug,
         title=title,
-        main=ModelSpec(
+        main=_with_objective(
             slug,
-            f"{room}.configuration_{slug}:{name}Config",
-            f"{room}.modeling_{slug}:{name}Model",
-            f"{room}.modeling_{slug}:{name}ForPreTraining",
+            name,
             zero_shot_image=True,
             processor="hf_contrastive.families.dual_encoder.processing_dual_encoder:DualEncoderProcessor",
             image_processor=image_processor,

@@ -185,30 +185,19 @@ class Linker:
         import torch
 
         from hf_contrastive.data import ProcessorTransform, RecordCollator
-        from hf_contrastive.tensor_utils import pool_modalities
+        from hf_contrastive.families.dual_encoder.record_encoding import encode_records, pool_records
 
         transform = ProcessorTransform(self.processor.image_processor)
         collator = RecordCollator(transform, self.processor, augment=False, labels=False, mask_duplicates=False)
-        device, parts = next(self.model.parameters()).device, []
+        device = next(self.model.parameters()).device
         with Progress("reading records", len(table.rows), unit="records") as progress:
-            for start in range(0, len(table.rows), batch_size):
-                size = min(batch_size, len(table.rows) - start)
-                try:
-                    batch = collator([table.rows[row] for row in range(start, start + size)])
-                except ValueError as error:
-                    raise CliError(f"{error}; mend the file, or leave the record out.") from error
-                sides: dict[str, Any] = {}
-                for side, names in (("image", ("pixel_values",)), ("text", ("input_ids", "attention_mask"))):
-                    given = {name: batch[name] for name in names if name in batch}
-                    has = batch.get(f"has_{side}", torch.full((size,), bool(given)))
-                    found = torch.zeros(size, self.model.config.projection_dim)
-                    if given:
-                        chosen = {name: value[has].to(device) for name, value in given.items()}
-                        found[has] = self.model.encode(**chosen, normalize=True).float().cpu()
-                    sides[f"{side}_embeds"], sides[f"has_{side}"] = found, has
-                parts.append(pool_modalities(**sides, image_weight=image_weight))
-                progress.advance(size)
-        embeds = torch.cat(parts)
+            try:
+                encoded = encode_records(
+                    self.model, table.rows, collator, batch_size=batch_size, device=device, advance=progress.advance
+                )
+            except ValueError as error:
+                raise CliError(f"{error}; mend the file, or leave the record out.") from error
+        embeds = torch.from_numpy(pool_records(encoded, image_weight))
         bad = (~torch.isfinite(embeds).all(1)).nonzero()
         if len(bad):
             raise CliError(

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from hf_contrastive.data.schema import integer_column, missing_column
+from hf_contrastive.data.shared_epoch import SharedEpoch
 
 
 def _column(examples: Sequence[dict[str, Any]], column: str, argument: str) -> list[Any]:
@@ -19,7 +20,7 @@ def _column(examples: Sequence[dict[str, Any]], column: str, argument: str) -> l
         raise ValueError(missing_column(column, found, argument, source="the row")) from None
 
 
-class MultiViewCollator:
+class MultiViewCollator(SharedEpoch):
     """Makes the views of a batch of rows while it is put together, in the dataloader's workers.
 
     The epoch lies in shared memory: [`~MultiViewCollator.set_epoch`] in the main process reaches workers that run
@@ -68,16 +69,7 @@ class MultiViewCollator:
         self.image_column = image_column
         self.index_column = index_column
         self.keep_index = keep_index
-        self._epoch = torch.zeros(1, dtype=torch.int64).share_memory_()
-
-    @property
-    def epoch(self) -> int:
-        """The epoch that the next batch draws for."""
-        return int(self._epoch[0])
-
-    def set_epoch(self, epoch: int) -> None:
-        """Chooses the epoch, in this process and in all dataloader workers that hold this collator."""
-        self._epoch[0] = int(epoch)
+        super().__init__()
 
     def __call__(self, examples: Sequence[dict[str, Any]]) -> dict[str, Tensor]:
         if len(examples) == 0:

@@ -19,6 +19,7 @@ from hf_contrastive.data.glyphs import make_glyphs
 from hf_contrastive.data.loading import list_columns, list_splits, load_images
 from hf_contrastive.data.random_numbers import stateless_uniform
 from hf_contrastive.data.schema import column_names_of, integer_column, missing_column
+from hf_contrastive.data.shared_epoch import SharedEpoch
 from hf_contrastive.data.sources import TABLES, rows_source, split_of_file, table_suffix
 
 
@@ -303,7 +304,7 @@ def duplicate_texts(texts: Sequence[Sequence[str]]) -> int:
     return repeated
 
 
-class ImageTextCollator:
+class ImageTextCollator(SharedEpoch):
     """Makes a batch of pairs for training: one random view of every image, one of its texts, drawn anew each epoch.
 
     The draws have no state: they depend on `seed`, the epoch and the row's `index` alone.
@@ -347,16 +348,7 @@ class ImageTextCollator:
     ) -> None:
         self.views, self.processor, self.seed = views, processor, seed
         self.mask_duplicates, self.corrupt, self.sample_id_column = mask_duplicates, corrupt, sample_id_column
-        self._epoch = torch.zeros(1, dtype=torch.int64).share_memory_()
-
-    @property
-    def epoch(self) -> int:
-        """The epoch that the next batch draws for."""
-        return int(self._epoch[0])
-
-    def set_epoch(self, epoch: int) -> None:
-        """Chooses the epoch, in this process and in all dataloader workers that hold this collator."""
-        self._epoch[0] = int(epoch)
+        super().__init__()
 
     def draw_texts(self, examples: Sequence[Mapping[str, Any]]) -> list[str]:
         """One text of every row, with its noise.

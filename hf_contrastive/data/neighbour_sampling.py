@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from hf_contrastive.data.random_numbers import stateless_uniform
+from hf_contrastive.data.shared_epoch import SharedEpoch
 from hf_contrastive.data.triplets import collate_triplets
 from hf_contrastive.utils import require_package
 
@@ -18,7 +19,7 @@ from hf_contrastive.utils import require_package
 ENGINES = ("auto", "own", "pyg")
 
 
-class NeighbourSamplingCollator:
+class NeighbourSamplingCollator(SharedEpoch):
     """Adds to a batch of triples the nodes within some hops of it, and edges drawn to their neighbours (GraphSAGE's sampling).
 
     Hop h looks at the nodes that hop h - 1 found (the first one at the batch's own): for each of them, up to `fan_out[h]`
@@ -88,11 +89,7 @@ class NeighbourSamplingCollator:
             )
         self.engine = ("pyg" if usable else "own") if engine == "auto" else engine
         self._sampler: Any = self._pyg_sampler() if self.engine == "pyg" else None
-        self._epoch = torch.zeros(1, dtype=torch.int64).share_memory_()
-
-    def set_epoch(self, epoch: int) -> None:
-        """Chooses the epoch, in this process and in all dataloader workers."""
-        self._epoch[0] = int(epoch)
+        super().__init__()
 
     def __call__(self, batch: Any) -> dict[str, Tensor]:
         """A batch of a [`TripletDataset`], or its rows, with a subgraph.

@@ -13,6 +13,7 @@ from torch import Tensor
 from hf_contrastive.data.color import gaussian_blur
 from hf_contrastive.data.random_numbers import stateless_uniform
 from hf_contrastive.data.schema import integer_column, missing_column
+from hf_contrastive.data.shared_epoch import SharedEpoch
 
 
 #: numbers of the draws of a text and of a scan, beside those of image views
@@ -185,7 +186,7 @@ def _move(pixels: Tensor, angle: Tensor, shift: Tensor, zoom: Tensor) -> Tensor:
     return F.grid_sample(pixels, grid, mode="bilinear", padding_mode="border", align_corners=False)
 
 
-class RecordCollator:
+class RecordCollator(SharedEpoch):
     """Makes a batch of records, for training and for measuring: images and texts, and which records lack one.
 
     A row that comes several times in a batch is changed anew each time. Draws depend on `seed`, the epoch, the row and its place among
@@ -235,16 +236,7 @@ class RecordCollator:
     ) -> None:
         self.views, self.processor, self.augment, self.corrupt = views, processor, augment, corrupt
         self.labels, self.mask_duplicates, self.seed = labels, mask_duplicates, seed
-        self._epoch = torch.zeros(1, dtype=torch.int64).share_memory_()
-
-    @property
-    def epoch(self) -> int:
-        """The epoch that the next batch draws for."""
-        return int(self._epoch[0])
-
-    def set_epoch(self, epoch: int) -> None:
-        """Chooses the epoch, in this process and in all dataloader workers that hold this collator."""
-        self._epoch[0] = int(epoch)
+        super().__init__()
 
     def read_texts(self, examples: Sequence[Mapping[str, Any]], index: np.ndarray, again: np.ndarray) -> list[str]:
         """The text of every row, with its noise.

@@ -11,6 +11,7 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from hf_contrastive.data.random_numbers import stateless_uniform
+from hf_contrastive.data.shared_epoch import SharedEpoch
 
 
 SAMPLINGS = ("interactions", "users")
@@ -62,7 +63,7 @@ class UserHistories:
         return ranks + passed - self.starts[own]
 
 
-class TripletDataset(Dataset):
+class TripletDataset(SharedEpoch, Dataset):
     """The training pairs, one row each, with items drawn for each that the user did not choose.
 
     Negatives are uniform over all items outside the user's training history, every one an exact draw (no draw is repeated
@@ -123,14 +124,10 @@ class TripletDataset(Dataset):
         self.num_negatives = num_negatives
         self.sampling = sampling
         self.seed = seed
-        self._epoch = torch.zeros(1, dtype=torch.int64).share_memory_()
+        super().__init__()
 
     def __len__(self) -> int:
         return len(self.users)
-
-    def set_epoch(self, epoch: int) -> None:
-        """Chooses the epoch, in this process and in all dataloader workers."""
-        self._epoch[0] = int(epoch)
 
     def __getitem__(self, index: int) -> dict[str, Tensor]:
         return {name: tensor[0] for name, tensor in self.__getitems__([index]).items()}

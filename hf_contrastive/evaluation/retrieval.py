@@ -162,9 +162,15 @@ def retrieval_metrics(
 
 
 def paired_retrieval_metrics(
-    x: Any, y: Any, *, ks: Sequence[int] = (1, 5, 10), metric: str = "cosine", chunk_size: int | None = None
+    x: Any,
+    y: Any,
+    *,
+    ids: Any = None,
+    ks: Sequence[int] = (1, 5, 10),
+    metric: str = "cosine",
+    chunk_size: int | None = None,
 ) -> dict[str, Any]:
-    """[`retrieval_metrics`] of two modalities in both directions: row i of one is the only answer to row i of the other.
+    """[`retrieval_metrics`] of two modalities in both directions: row i of one is the answer to row i of the other.
 
     Texts and images, texts and clips: recall@k is the share of queries whose partner is among the first k, the median rank
     counts from 1.
@@ -172,6 +178,8 @@ def paired_retrieval_metrics(
     Args:
         x (`[N, D]` array or tensor): embeddings of one side, for example texts.
         y (`[N, D]` array or tensor): of the other side; row i belongs to row i of `x`.
+        ids (`[N]` integers or strings, *optional*): pairs with the same id answer each other, too (images with one caption). Without
+            them a row has one answer.
         ks, metric, chunk_size: as in [`retrieval_metrics`].
 
     Returns:
@@ -192,11 +200,18 @@ def paired_retrieval_metrics(
     """
     left, right = as_pair("x", x, "y", y, same_shape=True)
     own = np.arange(len(left))
-    pairs = np.stack([own, own], 1)
+    relevant: dict[str, Any] = {"relevant_pairs": np.stack([own, own], 1)}
+    if ids is not None:
+        labels = as_labels("ids", ids, len(left), "x")
+        # of one id alone every ranking is perfect, which labels are refused for
+        if len(np.unique(labels)) > 1:
+            relevant = {"query_labels": labels, "gallery_labels": labels}
+        else:
+            relevant = {"relevant_pairs": np.stack([own.repeat(len(own)), np.tile(own, len(own))], 1)}
     result: dict[str, Any] = {}
     for direction, query, gallery in (("x_to_y", left, right), ("y_to_x", right, left)):
         found = retrieval_metrics(
-            query, gallery, relevant_pairs=pairs, ks=ks, metric=metric, chunk_size=chunk_size, exclude_self=False
+            query, gallery, **relevant, ks=ks, metric=metric, chunk_size=chunk_size, exclude_self=False
         )
         names = [name for name in found if name.startswith("recall@")]
         result |= {f"{direction}/{name}": found[name] for name in (*names, "mrr", "median_rank")}

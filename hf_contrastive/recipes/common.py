@@ -166,8 +166,16 @@ def prepare_output(args: Any, run: RunArguments) -> None:
 
 def base_model_of(model: Any) -> str | None:
     """The hub id that training started from (`model.backbone`), or `None` for a new backbone or a local folder."""
-    known = model.backbone in model_types() or Path(model.backbone).exists()
-    return None if known else model.backbone
+    return hub_id(model.backbone)
+
+
+def hub_id(start: str) -> str | None:
+    """What a training started from if that is on the hub; `None` for a model type (a new encoder) or a local folder.
+
+    Args:
+        start (`str`): as given on the command line.
+    """
+    return None if start in model_types() or Path(start).exists() else start
 
 
 def model_types() -> set[str]:

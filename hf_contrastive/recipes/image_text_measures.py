@@ -14,12 +14,14 @@ from torch import nn
 from torch.utils.data import DataLoader
 
 from hf_contrastive.data.image_texts import text_ids
-from hf_contrastive.evaluation import linear_probe, retrieval_metrics
+from hf_contrastive.evaluation import linear_probe, paired_retrieval_metrics, zero_shot_accuracy
+from hf_contrastive.families.dual_encoder.modeling_dual_encoder import unit
 from hf_contrastive.hub import Metric
 from hf_contrastive.recipes.common import option, several
 from hf_contrastive.recipes.image_measures import labels_of
 from hf_contrastive.reporting import metrics_table
 from hf_contrastive.training.unwrap import unwrap_model
+from hf_contrastive.utils import evaluation_mode
 
 
 if TYPE_CHECKING:
@@ -45,7 +47,13 @@ class ImageTextMeasureArguments:
 
 @torch.no_grad()
 def encode_pairs(
-    model: Any, dataset: Any, collator: Any, *, batch_size: int = 128, device: torch.device | str = "cpu"
+    model: Any,
+    dataset: Any,
+    collator: Any,
+    *,
+    texts: bool = True,
+    batch_size: int = 128,
+    device: torch.device | str = "cpu",
 ) -> dict[str, np.ndarray]:
     """Images, their first texts and the image encoder's features.
 
@@ -53,20 +61,25 @@ def encode_pairs(
         model: a dual encoder.
         dataset (`datasets.Dataset`): rows with `image`, `texts`, `index`.
         collator (`Callable`): rows to `pixel_values` and the inputs of the text encoder.
+        texts (`bool`, defaults to `True`): embed the texts, too.
         batch_size (`int`): rows at a time.
         device: where to compute.
 
     Returns:
-        `dict`: `image`, `text` `[rows, projection_dim]`, `features` `[rows, image_dim]`.
+        `dict`: `image`, `text` `[rows, projection_dim]` of length 1, `features` `[rows, image_dim]`.
     """
     inner = unwrap_model(model)
-    parts: dict[str, list[np.ndarray]] = {"image": [], "text": [], "features": []}
-    for batch in DataLoader(dataset, batch_size=batch_size, collate_fn=collator):
-        given = {name: batch[name].to(device) for name in inner.view_inputs if name in batch}
-        pixels = given.pop("pixel_values")
-        parts["image"].append(inner.encode(pixels).float().cpu().numpy())
-        parts["features"].append(inner.encode(pixels, readout="backbone").float().cpu().numpy())
-        parts["text"].append(inner.encode(**given).float().cpu().numpy())
+    parts: dict[str, list[np.ndarray]] = {}
+    with evaluation_mode(inner):
+        for batch in DataLoader(dataset, batch_size=batch_size, collate_fn=collator):
+            given = {name: batch[name].to(device) for name in inner.view_inputs if name in batch}
+            # both readouts of one pass through the image encoder
+            features, projections = inner.embed_images(given.pop("pixel_values"))
+            found = {"image": unit(projections), "features": features}
+            if texts:
+                found["text"] = unit(inner.embed_texts(**given)[1])
+            for name, value in found.items():
+                parts.setdefault(name, []).append(value.float().cpu().numpy())
     return {name: np.concatenate(part) for name, part in parts.items()}
 
 
@@ -81,15 +94,10 @@ def recalls(encoded: Mapping[str, np.ndarray], texts: Sequence[str], ks: Sequenc
     Returns:
         `dict`: `text_to_image@<k>`, `image_to_text@<k>`.
     """
-    ids = text_ids(texts).numpy()
     ks = [k for k in ks if k <= len(texts)]
-    results: dict[str, float] = {}
-    if len(np.unique(ids)) < 2:
-        return results
-    for query, gallery in (("text", "image"), ("image", "text")):
-        found = retrieval_metrics(encoded[query], encoded[gallery], query_labels=ids, gallery_labels=ids, ks=ks)
-        results.update({f"{query}_to_{gallery}@{k}": float(found[f"recall@{k}"]) for k in ks})
-    return results
+    found = paired_retrieval_metrics(encoded["text"], encoded["image"], ids=text_ids(texts).numpy(), ks=ks)
+    directions = {"text_to_image": "x_to_y", "image_to_text": "y_to_x"}
+    return {f"{name}@{k}": float(found[f"{way}/recall@{k}"]) for name, way in directions.items() for k in ks}
 
 
 @torch.no_grad()
@@ -116,8 +124,7 @@ def zero_shot(
     inputs = {
         name: value.to(device) for name, value in processor.tokenize([prompt.format(name) for name in names]).items()
     }
-    classes = unwrap_model(model).encode(**inputs).float().cpu().numpy()
-    return float(((images @ classes.T).argmax(1) == labels).mean())
+    return float(zero_shot_accuracy(images, unwrap_model(model).encode(**inputs).cpu(), labels)["accuracy"])
 
 
 def draw_labels(labels: np.ndarray, fraction: float, seed: int) -> np.ndarray:
@@ -209,7 +216,9 @@ def supervised_accuracy(
             optimizer.zero_grad(set_to_none=True)
             loss.backward()
             optimizer.step()
-        features = torch.as_tensor(encode_pairs(inner, test, pipeline.eval_collator, device=device)["features"])
+        features = torch.as_tensor(
+            encode_pairs(inner, test, pipeline.eval_collator, texts=False, device=device)["features"]
+        )
         with torch.no_grad():
             guessed = head.cpu()(features).argmax(1).numpy()
         scores.append(float((guessed == test_labels).mean()))
@@ -248,7 +257,7 @@ def measure_table(
                 row["zero_shot"] = zero_shot(
                     model, encoded["image"], labels[1], names, measure.prompt, pipeline.processor, device
                 )
-            learned = encode_pairs(model, train, pipeline.eval_collator, device=device)["features"]
+            learned = encode_pairs(model, train, pipeline.eval_collator, texts=False, device=device)["features"]
             row.update(probes(learned, labels[0], encoded["features"], labels[1], measure))
         rows.append(row)
     if measure.supervised_steps and labels[0] is not None and labels[1] is not None:

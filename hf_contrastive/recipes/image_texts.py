@@ -353,8 +353,8 @@ def report(trainer: Any, data: ImageTextDataArguments, pipeline: ImageTextPipeli
     """Print what is about to be trained (main process only)."""
     collator = pipeline.train_collator
     used = [column for column in ("image", "texts", "index", collator.sample_id_column) if column]
-    rows = train.select_columns(["texts", "index"])
-    drawn = text_ids(collator.draw_texts([rows[row] for row in range(len(rows))])).tolist()
+    columns = zip(train["texts"][:], train["index"][:], strict=True)
+    drawn = text_ids(collator.draw_texts([{"texts": texts, "index": index} for texts, index in columns])).tolist()
     text = batch_report(
         trainer,
         data=describe_data(data, train)["name"],
@@ -541,7 +541,6 @@ def run(spec: SystemSpec, *, description: str, example: str) -> None:
     if test is not None:
         models = {"untrained encoders": untrained, spec.title: model}
         rows = measure_table(models, train, test, pipeline, measure, args.device)
-    started_from = towers.pair or towers.vision
     finish(
         trainer,
         spec,
@@ -551,7 +550,7 @@ def run(spec: SystemSpec, *, description: str, example: str) -> None:
         splits=(train, test),
         measure=measure,
         started=started,
-        base_model=None if started_from in model_types() or Path(started_from).exists() else started_from,
+        base_model=common.hub_id(towers.pair or towers.vision),
     )
     trainer.end()
 

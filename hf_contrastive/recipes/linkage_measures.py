@@ -11,10 +11,10 @@ import numpy as np
 import torch
 
 from hf_contrastive.evaluation import clustering_scores, link_to_exemplars, linkage_accuracy, nearest_texts
+from hf_contrastive.families.dual_encoder.record_encoding import encode_records, pool_records
 from hf_contrastive.hub import Metric
 from hf_contrastive.recipes.common import option, several
 from hf_contrastive.reporting import metrics_table
-from hf_contrastive.tensor_utils import pool_modalities
 from hf_contrastive.training.unwrap import unwrap_model
 
 
@@ -53,68 +53,32 @@ class Task(NamedTuple):
     pool: datasets.Dataset
 
 
-@torch.no_grad()
-def encode_records(
-    model: Any, rows: datasets.Dataset, collator: Any, *, batch_size: int = 128, device: torch.device | str = "cpu"
-) -> dict[str, np.ndarray]:
-    """Embeddings of both sides of records; zeros where a side lacks.
+Encoded = dict[str, np.ndarray]
+
+
+def encode_models(
+    models: Mapping[str, Any], found: LinkageData, pipeline: LinkagePipeline, device: torch.device | str = "cpu"
+) -> dict[str, dict[str, tuple[Encoded, Encoded]]]:
+    """Both sides of all queries and known records by every model; what both tables are made of.
 
     Args:
-        model: a dual encoder.
-        rows (`datasets.Dataset`): records.
-        collator ([`RecordCollator`]): without draws.
-        batch_size (`int`): records at a time.
+        models (`Mapping`): dual encoders by the name in the tables.
+        found ([`LinkageData`]): the records.
+        pipeline ([`LinkagePipeline`]): the collators; queries as theirs changes them.
         device: where to compute.
 
     Returns:
-        `dict`: `image`, `text` `[rows, projection_dim]` of length 1; `has_image`, `has_text` bool `[rows]`.
+        `dict`: by model, then `valid` and `test`: queries and pool, each of [`encode_records`].
     """
-    inner = unwrap_model(model)
-    inner.to(device)
-    parts: dict[str, list[np.ndarray]] = {"image": [], "text": [], "has_image": [], "has_text": []}
-    # no dataloader: it would draw from the random numbers of training
-    for start in range(0, len(rows), batch_size):
-        size = min(batch_size, len(rows) - start)
-        batch = collator([rows[row] for row in range(start, start + size)])
-        for side, names in (("image", ("pixel_values",)), ("text", ("input_ids", "attention_mask", "token_type_ids"))):
-            given = {name: batch[name].to(device) for name in names if name in batch}
-            has = batch.get(f"has_{side}", torch.full((size,), bool(given)))
-            found = np.zeros((size, inner.config.projection_dim), dtype=np.float32)
-            if given:
-                chosen = {name: value[has] for name, value in given.items()}
-                found[has.numpy()] = inner.encode(**chosen).float().cpu().numpy()
-            parts[side].append(found)
-            parts[f"has_{side}"].append(has.numpy())
-    return {name: np.concatenate(part) for name, part in parts.items()}
-
-
-def pool_records(encoded: Mapping[str, np.ndarray], image_weight: float) -> np.ndarray:
-    """Pooled embeddings of [`encode_records`].
-
-    Args:
-        encoded (`Mapping`): both sides.
-        image_weight (`float`): weight of the image; records that lack a side have the other one alone.
-    """
-    tensors = {name: torch.from_numpy(value) for name, value in encoded.items()}
-    masks = {name: tensors[name] for name in ("has_image", "has_text")}
-    return pool_modalities(tensors["image"], tensors["text"], image_weight, **masks).numpy()
-
-
-def encode_task(
-    model: Any, task: Task, pipeline: LinkagePipeline, device: torch.device | str = "cpu"
-) -> list[dict[str, np.ndarray]]:
-    """Both sides of queries and pool, as of [`encode_records`]; queries as their collator changes them.
-
-    Args:
-        model: a dual encoder.
-        task ([`Task`]): the records.
-        pipeline ([`LinkagePipeline`]): the collators.
-        device: where to compute.
-    """
-    collators = pipeline.query_collator, pipeline.eval_collator
-    return [
-        encode_records(model, rows, collator, device=device) for rows, collator in zip(task, collators, strict=True)
-    ]
+    encoded: dict[str, dict[str, tuple[Encoded, Encoded]]] = {}
+    for name, model in models.items():
+        inner, pools = unwrap_model(model), {}
+        for part, task in (("valid", found.valid), ("test", found.test)):
+            if id(task.pool) not in pools:  # often the same for both
+                pools[id(task.pool)] = encode_records(inner, task.pool, pipeline.eval_collator, device=device)
+            queries = encode_records(inner, task.queries, pipeline.query_collator, device=device)
+            encoded.setdefault(name, {})[part] = (queries, pools[id(task.pool)])
+    return encoded
 
 
 def accuracy(encoded: Sequence[Mapping[str, np.ndarray]], task: Task, weight: float) -> float:
@@ -131,42 +95,30 @@ def accuracy(encoded: Sequence[Mapping[str, np.ndarray]], task: Task, weight: fl
 
 
 def link_table(
-    models: Mapping[str, Any],
-    found: LinkageData,
-    pipeline: LinkagePipeline,
-    measure: LinkageMeasureArguments,
-    device: torch.device | str = "cpu",
+    encoded: Mapping[str, Mapping[str, tuple[Encoded, Encoded]]], found: LinkageData, measure: LinkageMeasureArguments
 ) -> list[dict[str, Any]]:
     """Linkage accuracy of several models on the same queries.
 
     Args:
-        models (`Mapping`): by the name in the table; the first is untrained.
+        encoded (`Mapping`): of [`encode_models`]; the first model is untrained.
         found ([`LinkageData`]): `valid` chooses the weight, `test` is measured.
-        pipeline ([`LinkagePipeline`]): the processor.
         measure ([`LinkageMeasureArguments`]): weights to try.
-        device: where to compute.
 
     Returns:
         One row a model: `image only`, `text only`, `pooled, w 0.5`, `pooled, chosen w` and `chosen w` (where records have both
-        sides), and a row of string matching.
+        sides), and rows of string matching.
     """
     rows: list[dict[str, Any]] = []
-    for name, model in models.items():
-        encoded = {
-            part: encode_task(model, task, pipeline, device)
-            for part, task in (("valid", found.valid), ("test", found.test))
-        }
+    for name, parts in encoded.items():
         row: dict[str, Any] = {"model": name}
-        sides = [side for side in ("image", "text") if all(one[f"has_{side}"].all() for one in encoded["test"])]
+        sides = [side for side in ("image", "text") if all(one[f"has_{side}"].all() for one in parts["test"])]
         for side in sides:
-            row[f"{side} only"] = accuracy(encoded["test"], found.test, 1.0 if side == "image" else 0.0)
-        if any(one["has_image"].any() for one in encoded["test"]) and any(
-            one["has_text"].any() for one in encoded["test"]
-        ):
-            tried = [accuracy(encoded["valid"], found.valid, weight) for weight in measure.image_weights]
+            row[f"{side} only"] = accuracy(parts["test"], found.test, 1.0 if side == "image" else 0.0)
+        if all(any(one[f"has_{side}"].any() for one in parts["test"]) for side in ("image", "text")):
+            tried = [accuracy(parts["valid"], found.valid, weight) for weight in measure.image_weights]
             chosen = float(measure.image_weights[int(np.argmax(tried))])
-            row["pooled, w 0.5"] = accuracy(encoded["test"], found.test, 0.5)
-            row["pooled, chosen w"] = accuracy(encoded["test"], found.test, chosen)
+            row["pooled, w 0.5"] = accuracy(parts["test"], found.test, 0.5)
+            row["pooled, chosen w"] = accuracy(parts["test"], found.test, chosen)
             row["chosen w"] = chosen
         rows.append(row)
     if measure.string_matching:
@@ -187,56 +139,49 @@ def _string_matching(task: Task) -> list[dict[str, Any]]:
 
 
 def cluster_table(
-    models: Mapping[str, Any],
-    found: LinkageData,
-    pipeline: LinkagePipeline,
-    measure: LinkageMeasureArguments,
-    device: torch.device | str = "cpu",
+    encoded: Mapping[str, Mapping[str, tuple[Encoded, Encoded]]], found: LinkageData, measure: LinkageMeasureArguments
 ) -> list[dict[str, Any]]:
     """Adjusted Rand index of single-linkage clusters of the queries and their known records, for every threshold.
 
     Weight and threshold are chosen on `valid`; what is measured on `test` is the index with these, and with every threshold.
 
     Args:
-        models, found, pipeline, measure, device: as of [`link_table`].
+        encoded, found, measure: as of [`link_table`].
 
     Returns:
         One row a model: `model`, `image_weight`, `threshold`, `ari`, `thresholds`, `ari_per_threshold`.
     """
+    thresholds = measure.cluster_thresholds
     rows = []
-    for name, model in models.items():
-        best: tuple[float, float, float] | None = None
-        valid = _to_cluster(model, found.valid, pipeline, device)
-        for weight in measure.image_weights:
-            scores = clustering_scores(pool_records(valid[0], weight), valid[1], measure.cluster_thresholds)
-            if best is None or scores["ari"] > best[0]:
-                best = (scores["ari"], float(weight), scores["threshold"])
-        assert best is not None
-        test = _to_cluster(model, found.test, pipeline, device)
-        scores = clustering_scores(pool_records(test[0], best[1]), test[1], measure.cluster_thresholds)
+    for name, parts in encoded.items():
+        valid, labels = _to_cluster(parts["valid"], found.valid)
+        tried = [
+            (clustering_scores(pool_records(valid, weight), labels, thresholds), float(weight))
+            for weight in measure.image_weights
+        ]
+        best, weight = max(tried, key=lambda one: one[0]["ari"])
+        test, labels = _to_cluster(parts["test"], found.test)
+        scores = clustering_scores(pool_records(test, weight), labels, thresholds)
         curve = [float(value) for value in scores["ari_per_threshold"]]
         rows.append(
             {
                 "model": name,
-                "image_weight": best[1],
-                "threshold": best[2],
-                "ari": curve[list(measure.cluster_thresholds).index(best[2])],
-                "thresholds": [float(value) for value in measure.cluster_thresholds],
+                "image_weight": weight,
+                "threshold": best["threshold"],
+                "ari": curve[list(thresholds).index(best["threshold"])],
+                "thresholds": [float(value) for value in thresholds],
                 "ari_per_threshold": curve,
             }
         )
     return rows
 
 
-def _to_cluster(
-    model: Any, task: Task, pipeline: LinkagePipeline, device: Any
-) -> tuple[dict[str, np.ndarray], np.ndarray]:
+def _to_cluster(encoded: tuple[Encoded, Encoded], task: Task) -> tuple[Encoded, np.ndarray]:
     """Queries and those known records that one of them is, and their labels."""
-    wanted = np.isin(np.asarray(task.pool["label"][:]), np.asarray(task.queries["label"][:]))
-    part = Task(task.queries, task.pool.select(np.flatnonzero(wanted)))
-    encoded = encode_task(model, part, pipeline, device)
-    joined = {name: np.concatenate([one[name] for one in encoded]) for name in encoded[0]}
-    return joined, np.concatenate([np.asarray(rows["label"][:]) for rows in part])
+    queries, pool = (np.asarray(rows["label"][:]) for rows in task)
+    wanted = np.isin(pool, queries)
+    joined = {name: np.concatenate([encoded[0][name], encoded[1][name][wanted]]) for name in encoded[0]}
+    return joined, np.concatenate([queries, pool[wanted]])
 
 
 def link_columns(rows: Sequence[Mapping[str, Any]]) -> list[str]:
@@ -288,11 +233,9 @@ __all__ = [
     "Task",
     "accuracy",
     "cluster_table",
-    "encode_records",
-    "encode_task",
+    "encode_models",
     "link_columns",
     "link_metrics",
     "link_table",
-    "pool_records",
     "show_tables",
 ]

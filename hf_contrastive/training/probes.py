@@ -13,6 +13,7 @@ from hf_contrastive.evaluation import (
     embedding_std,
     knn_accuracy,
     linear_probe,
+    paired_retrieval_metrics,
     retrieval_metrics,
     uniformity,
 )
@@ -170,16 +171,17 @@ def pair_metrics(model: Any, loader: DataLoader, accelerator: Any) -> dict[str, 
         if own is not None:
             ids.append(accelerator.gather_for_metrics(own).cpu())
     joined = {name: torch.cat(parts) for name, parts in sides.items()}
-    rows = len(next(iter(joined.values())))
-    labels = torch.cat(ids) if ids else torch.arange(rows)
     results = {"loss": float(accelerator.gather(torch.cat(losses)).mean())} if losses else {}
-    ks = [k for k in (1, 5, 10) if k <= rows]
-    for query, gallery in (("text", "image"), ("image", "text")):
-        if query in joined and gallery in joined:
-            found = retrieval_metrics(
-                joined[query], joined[gallery], query_labels=labels, gallery_labels=labels, ks=ks
-            )
-            results.update({f"{query}_to_{gallery}_recall@{k}": found[f"recall@{k}"] for k in ks})
+    one, other = joined
+    rows = len(joined[one])
+    found = paired_retrieval_metrics(
+        joined[one], joined[other], ids=torch.cat(ids) if ids else None, ks=[k for k in (1, 5, 10) if k <= rows]
+    )
+    directions = {"x_to_y": f"{one}_to_{other}", "y_to_x": f"{other}_to_{one}"}
+    for name, value in found.items():
+        direction, _, measure = name.partition("/")
+        if measure.startswith("recall@"):
+            results[f"{directions[direction]}_{measure}"] = value
     return results
 
 

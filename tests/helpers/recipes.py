@@ -5,9 +5,16 @@ from __future__ import annotations
 import importlib.util
 import sys
 from pathlib import Path
+from typing import Any
+
+import pytest
+
+from hf_contrastive.registry import REGISTRY
 
 
 ROOT = Path(__file__).resolve().parents[2]
+#: short runs: what a full run of the recipe's default does, in seconds
+SHORT = ("--max_steps", "120")
 
 
 def run_recipe(path: str, *words: str) -> None:
@@ -23,3 +30,24 @@ def run_recipe(path: str, *words: str) -> None:
     finally:
         sys.argv = before
         del sys.modules[spec.name]
+
+
+def run(slug: str, *words: str) -> None:
+    """`main()` of a system's recipe with these words on the command line."""
+    run_recipe(f"{slug}/train.py", *words)
+
+
+def default(slug: str) -> str:
+    """The YAML of a system that needs no download."""
+    return str(ROOT / "recipes" / slug / REGISTRY[slug].default_settings)
+
+
+def check_refused(tmp_path: Path, capsys: Any, message: str, slug: str, *words: str) -> None:
+    """A recipe that ends with exit code 2 and this message, without a traceback."""
+    with pytest.raises(SystemExit) as stopped:
+        run(slug, *words, "--output_dir", str(tmp_path / "out"))
+    error = capsys.readouterr().err
+    assert stopped.value.code == 2
+    assert message in error
+    assert "error: " in error
+    assert "Traceback" not in error

@@ -14,8 +14,10 @@ from hf_contrastive import ClippingsConfig, ClippingsForPreTraining, ConvEncoder
 from hf_contrastive.data import ProcessorTransform, RecordCollator, image_processor, train_word_tokenizer
 from hf_contrastive.data.linkage_tables import make_glyph_records
 from hf_contrastive.evaluation import mine_hard_negatives
-from hf_contrastive.recipes.linkage import HardNegativeMiner, LinkageDataArguments, load_splits
-from hf_contrastive.recipes.linkage_measures import Task, accuracy, encode_records, pool_records
+from hf_contrastive.families.dual_encoder.record_encoding import encode_records, pool_records
+from hf_contrastive.recipes.linkage import HardNegativeMiner
+from hf_contrastive.recipes.linkage_data import LinkageDataArguments, load_splits
+from hf_contrastive.recipes.linkage_measures import Task, accuracy
 from hf_contrastive.recipes.schedules import restarting_cosine
 from hf_contrastive.tensor_utils import pool_modalities
 

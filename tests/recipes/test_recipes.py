@@ -10,7 +10,7 @@ import sys
 
 import pytest
 import torch
-from helpers.recipes import ROOT, run_recipe
+from helpers.recipes import ROOT, SHORT, check_refused, default, run
 from PIL import Image
 from safetensors.torch import load_file
 from transformers import (
@@ -44,8 +44,6 @@ SHARED = {
 #: systems whose recipe shares another module
 SHARED_BY_SYSTEM = {"clippings": linkage}
 YAMLS = sorted(path.relative_to(ROOT).as_posix() for slug in SYSTEMS for path in ROOT.glob(f"recipes/{slug}/*.yaml"))
-#: short runs: what a full run of the recipe's default does, in seconds
-SHORT = ("--max_steps", "120")
 #: clusters and a predictor that is set have to form first
 LATER = dict.fromkeys(("directpred", "interclr"), ("--max_steps", "240"))
 QUICK = ("--max_steps", "6", "--save_strategy", "steps", "--save_steps", "3", "--save_total_limit", "5")
@@ -74,15 +72,6 @@ PLAIN["interaction"] = ("--pictures", "false", "--eval_strategy", "steps", "--ev
 def few_texts(monkeypatch):
     """A tokenizer for a handful of steps does not need as many texts."""
     monkeypatch.setattr(preferences, "ARITHMETIC_TEXTS", 500)
-
-
-def run(slug: str, *words: str) -> None:
-    """`main()` of a system's recipe with these words on the command line."""
-    run_recipe(f"{slug}/train.py", *words)
-
-
-def default(slug: str) -> str:
-    return str(ROOT / "recipes" / slug / REGISTRY[slug].default_settings)
 
 
 @pytest.mark.recipe
@@ -152,132 +141,6 @@ def test_resumed_is_uninterrupted(slug, tmp_path):
     for table in tables:
         assert measured[0][table] == measured[1][table]
         assert measured[0][table]
-
-
-@pytest.mark.recipe
-def test_short_run_on_pairs(tmp_path, capsys):
-    slug, out = "convirt", tmp_path / "out"
-    words = ("--max_steps", "60", "--max_test_samples", "200", "--label_draws", "1", "--eval_strategy", "steps")
-    words += ("--eval_steps", "40", "--probe_metrics", "pairs", "--supervised_steps", "3", "--warmup_steps", "6")
-    run(slug, default(slug), *words, "--output_dir", str(out))
-    said = capsys.readouterr().out
-    for part in (
-        "Batch report",
-        "per anchor",
-        "such pairs are masked",
-        "untrained encoders",
-        "to evaluate",
-        "to resume",
-    ):
-        assert part in said
-    results = json.loads((out / "all_results.json").read_text())
-    by_name = {row["model"]: row for row in results["pair_rows"]}
-    trained, untrained = by_name[REGISTRY[slug].title], by_name["untrained encoders"]
-    for measure in ("text_to_image@10", "image_to_text@10"):
-        assert trained[measure] > 3 * untrained[measure]
-    assert trained["linear@100%"] > untrained["linear@100%"]
-    assert any(name.startswith("same image encoder") for name in by_name)
-    logged = [json.loads(line) for line in (out / "metrics.jsonl").read_text().splitlines()]
-    measured = next(line for line in logged if "eval_text_to_image_recall@10" in line)
-    assert measured["eval_loss"] > 0
-    assert {path.name for path in (out / "plots").glob("*.png")} >= {"similarity_heatmap.png", "training_curves.png"}
-    card = validate_card(out / "README.md")
-    assert card["pipeline_tag"] == "zero-shot-image-classification"
-    assert card["model-index"][0]["results"]
-    # the code of the card runs as it stands
-    code = (out / "README.md").read_text().split("```python\n")[1].split("```")[0]
-    exec(code.replace('"out"', f'"{out}"'), {})
-    model, info = AutoModel.from_pretrained(out, output_loading_info=True)
-    assert not any(info.values())
-    assert type(model) is REGISTRY[slug].model_class()
-
-
-@pytest.mark.recipe
-@pytest.mark.parametrize(
-    ("words", "message"),
-    [
-        (("--augmentation", "strong"), "presets are: convirt"),
-        (("--view_options", '{"flop": 1}'), "`view_options` has flop"),
-        (("--tokenizer", "byte"), "one of word, wordpiece, character"),
-        (("--lambda_image_to_text", "2"), "`lambda_image_to_text` is 2"),
-        (("--dataset_path", "./nothing.csv"), "does not exist"),
-        (("--test_every", "1"), "give 2 or more"),
-    ],
-)
-def test_a_wrong_value_for_pairs_is_one_line(words, message, tmp_path, capsys):
-    with pytest.raises(SystemExit) as stopped:
-        run("convirt", default("convirt"), *words, "--output_dir", str(tmp_path / "out"))
-    error = capsys.readouterr().err
-    assert stopped.value.code == 2
-    assert error.startswith("error: ")
-    assert message in error
-    assert len(error.strip().splitlines()) == 1
-
-
-@pytest.mark.recipe
-def test_short_run_on_records(tmp_path, capsys):
-    slug, out = "clippings", tmp_path / "out"
-    words = (*SHORT, "--max_test_samples", "200", "--hard_negatives", "true", "--remine", "true")
-    words += ("--per_device_train_batch_size", "126", "--per_label", "3")
-    run(slug, default(slug), *words, "--output_dir", str(out))
-    said = capsys.readouterr().out
-    for part in ("=== alignment ===", "=== pooling ===", "Batch report", "14 groups of 3 labels x 3 rows, mined"):
-        assert part in said.replace(" in a batch", "")
-    for part in ("untrained encoders", "Levenshtein distance", "at 0.25", "to link", "to resume"):
-        assert part in said
-    results = json.loads((out / "all_results.json").read_text())
-    rows = {row["model"]: row for row in results["link_rows"]}
-    strings = ["Levenshtein distance", "Levenshtein distance, no noise"]
-    assert list(rows) == ["untrained encoders", "after alignment", REGISTRY[slug].title, *strings]
-    assert rows[strings[0]]["text only"] < rows[strings[1]]["text only"] == 1.0
-    trained, untrained = rows[REGISTRY[slug].title], rows["untrained encoders"]
-    for measure in ("image only", "pooled, w 0.5", "pooled, chosen w"):
-        assert trained[measure] > untrained[measure] + 0.1
-    # what the second stage is for
-    assert trained["pooled, w 0.5"] > rows["after alignment"]["pooled, w 0.5"]
-    clusters = {row["model"]: row for row in results["cluster_rows"]}
-    assert clusters[REGISTRY[slug].title]["ari"] > clusters["untrained encoders"]["ari"]
-    assert len(clusters[REGISTRY[slug].title]["ari_per_threshold"]) == 9
-    assert sorted(path.name for path in (out / "hard_negatives").iterdir())[0] == "epoch-0.npy"
-    assert {path.name for path in (out / "plots").glob("*.png")} >= {"similarity_heatmap.png", "training_curves.png"}
-    card = validate_card(out / "README.md")
-    assert card["model-index"][0]["results"]
-    code = (out / "README.md").read_text().split("```python\n")[1].split("```")[0]
-    exec(code.replace('"out"', f'"{out}"'), {})
-    model, info = AutoModel.from_pretrained(out, output_loading_info=True)
-    assert not any(info.values())
-    assert type(model) is REGISTRY[slug].model_class()
-    assert AutoImageProcessor.from_pretrained(out).size["shortest_edge"] == 32
-    # the result can be trained further
-    words = ("--pair", str(out), "--vision_options", "null", "--text_options", "null", "--supcon_temperature", "0.05")
-    run(slug, default(slug), *words, "--dry_run", "true", "--output_dir", str(tmp_path / "further"))
-    assert "outputs.pooled_embeds 2x64" in " ".join(capsys.readouterr().out.split())
-
-
-@pytest.mark.parametrize(
-    ("words", "message"),
-    [
-        (("--stages", "linking"), "--stages has linking; known are: alignment, pooling"),
-        (("--preparation", "crop"), "`preparation` is 'crop'; known are: firms, newspapers, stretch"),
-        (("--augmentation", "strong"), "`augmentation` is 'strong'; known are: scan, none"),
-        (("--view_options", '{"flip": 1}'), "`view_options` has flip"),
-        (("--augmentation", "none"), "`view_options` are strengths of augmentation scan"),
-        (("--augmentation", "none", "--scan_queries", "true"), "`scan_queries` goes with augmentation scan"),
-        (("--image_weight", "2"), "image_weight must be in [0, 1]"),
-        (("--ocr_drop", "0.9"), "at most 1 together"),
-        (("--dataset_path", "./nothing.csv"), "does not exist"),
-        (("--pool_path", "known.csv", "--dataset_path", "a.csv"), "`pool_path` and `query_path` belong together"),
-        (("--pairs_path", "./nothing.csv"), "does not exist"),
-    ],
-)
-def test_a_wrong_value_for_records_is_one_line(words, message, tmp_path, capsys):
-    with pytest.raises(SystemExit) as stopped:
-        run("clippings", default("clippings"), *words, "--output_dir", str(tmp_path / "out"))
-    error = capsys.readouterr().err
-    assert stopped.value.code == 2
-    assert error.startswith("error: ")
-    assert message in error
-    assert len(error.strip().splitlines()) == 1
 
 
 @pytest.mark.recipe
@@ -380,12 +243,7 @@ def test_short_run_on_interactions(slug, tmp_path, capsys):
     ],
 )
 def test_a_wrong_value_for_interactions_is_one_line(slug, words, message, tmp_path, capsys):
-    with pytest.raises(SystemExit) as stopped:
-        run(slug, default(slug), *words, "--output_dir", str(tmp_path / "out"))
-    error = capsys.readouterr().err
-    assert stopped.value.code == 2
-    assert message in error
-    assert "Traceback" not in error
+    check_refused(tmp_path, capsys, message, slug, default(slug), *words)
 
 
 def test_a_system_with_features_says_what_is_missing(tmp_path, capsys):
@@ -554,12 +412,7 @@ def test_adapters_of_a_reward_model(easy_pairs):
     ],
 )
 def test_a_wrong_value_for_preferences_is_one_line(words, message, tmp_path, capsys):
-    with pytest.raises(SystemExit) as stopped:
-        run("gcrm", default("gcrm"), *OWN["gcrm"], *words, "--output_dir", str(tmp_path / "out"))
-    error = capsys.readouterr().err
-    assert stopped.value.code == 2
-    assert message in error
-    assert "Traceback" not in error
+    check_refused(tmp_path, capsys, message, "gcrm", default("gcrm"), *OWN["gcrm"], *words)
 
 
 @pytest.mark.recipe
@@ -651,12 +504,7 @@ def test_programs_as_trees_with_rewriting(encoder, tmp_path, capsys):
     ],
 )
 def test_a_wrong_value_for_programs_is_one_line(words, message, tmp_path, capsys):
-    with pytest.raises(SystemExit) as stopped:
-        run("code_clone", default("code_clone"), *OWN["code_clone"], *words, "--output_dir", str(tmp_path / "out"))
-    error = capsys.readouterr().err
-    assert stopped.value.code == 2
-    assert message in error
-    assert "Traceback" not in error
+    check_refused(tmp_path, capsys, message, "code_clone", default("code_clone"), *OWN["code_clone"], *words)
 
 
 @pytest.mark.recipe
@@ -714,12 +562,7 @@ class Arguments:
     ],
 )
 def test_a_wrong_value_is_one_line(words, message, tmp_path, capsys):
-    with pytest.raises(SystemExit) as stopped:
-        run("simclr", default("simclr"), *words, "--output_dir", str(tmp_path / "out"))
-    error = capsys.readouterr().err
-    assert stopped.value.code == 2
-    assert message in error
-    assert "Traceback" not in error
+    check_refused(tmp_path, capsys, message, "simclr", default("simclr"), *words)
 
 
 @pytest.mark.recipe
@@ -759,12 +602,7 @@ def test_adapters_of_a_language_model_end_in_one_that_can_be_used(tmp_path, caps
     ],
 )
 def test_a_wrong_value_for_texts_is_one_line(words, message, tmp_path, capsys):
-    with pytest.raises(SystemExit) as stopped:
-        run("simctg", default("simctg"), *words, "--output_dir", str(tmp_path / "out"))
-    error = capsys.readouterr().err
-    assert stopped.value.code == 2
-    assert message in error
-    assert "Traceback" not in error
+    check_refused(tmp_path, capsys, message, "simctg", default("simctg"), *words)
 
 
 def test_the_command_can_be_repeated(monkeypatch, tmp_path):

@@ -19,6 +19,7 @@ from hf_contrastive.modeling_utils import ContrastivePreTrainedModel
 from hf_contrastive.models.code_clone.configuration_code_clone import ENCODERS, CodeCloneConfig
 from hf_contrastive.modules.feature_queue import FeatureQueue
 from hf_contrastive.modules.momentum_encoder import MomentumEncoder
+from hf_contrastive.modules.pooling import pool_text
 from hf_contrastive.modules.projection_head import ProjectionHead
 from hf_contrastive.modules.prototypes import Prototypes
 from hf_contrastive.modules.training_state import TRAINING_PARTS
@@ -175,12 +176,9 @@ class CodeCloneModel(ContrastivePreTrainedModel):
             ids = inputs["input_ids"]
             mask = torch.ones_like(ids) if pad is None else (ids != pad).long()
         check_not_empty(mask != 0, "input_ids", "tokens")
-        hidden = backbone(input_ids=inputs["input_ids"], attention_mask=mask).last_hidden_state
-        if config.pooling == "mean":
-            weights = mask.to(hidden.dtype)
-            return (hidden * weights[..., None]).sum(1) / weights.sum(1, keepdim=True), hidden
-        first = (mask != 0).int().argmax(1)  # padding may stand on the left
-        return hidden[torch.arange(len(hidden), device=hidden.device), first], hidden
+        outputs = backbone(input_ids=inputs["input_ids"], attention_mask=mask)
+        pooled = pool_text(outputs, mask, "mean" if config.pooling == "mean" else "cls", type(backbone).__name__)
+        return pooled, outputs.last_hidden_state
 
     def project(self, embeds: torch.Tensor, head: nn.Module | None = None) -> torch.Tensor:
         """What the objective compares, not normalised.

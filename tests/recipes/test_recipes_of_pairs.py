@@ -1,0 +1,126 @@
+"""The recipes of images with texts, and of records, as a user runs them: short and refused; see test_recipes.py for what all owe."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+from helpers.recipes import SHORT, check_refused, default, run
+from transformers import AutoImageProcessor, AutoModel
+
+from hf_contrastive.hub import validate_card
+from hf_contrastive.registry import REGISTRY
+
+
+@pytest.mark.recipe
+def test_short_run_on_pairs(tmp_path, capsys):
+    slug, out = "convirt", tmp_path / "out"
+    words = ("--max_steps", "60", "--max_test_samples", "200", "--label_draws", "1", "--eval_strategy", "steps")
+    words += ("--eval_steps", "40", "--probe_metrics", "pairs", "--supervised_steps", "3", "--warmup_steps", "6")
+    run(slug, default(slug), *words, "--output_dir", str(out))
+    said = capsys.readouterr().out
+    for part in (
+        "Batch report",
+        "per anchor",
+        "such pairs are masked",
+        "untrained encoders",
+        "to evaluate",
+        "to resume",
+    ):
+        assert part in said
+    results = json.loads((out / "all_results.json").read_text())
+    by_name = {row["model"]: row for row in results["pair_rows"]}
+    trained, untrained = by_name[REGISTRY[slug].title], by_name["untrained encoders"]
+    for measure in ("text_to_image@10", "image_to_text@10"):
+        assert trained[measure] > 3 * untrained[measure]
+    assert trained["linear@100%"] > untrained["linear@100%"]
+    assert any(name.startswith("same image encoder") for name in by_name)
+    logged = [json.loads(line) for line in (out / "metrics.jsonl").read_text().splitlines()]
+    measured = next(line for line in logged if "eval_text_to_image_recall@10" in line)
+    assert measured["eval_loss"] > 0
+    assert {path.name for path in (out / "plots").glob("*.png")} >= {"similarity_heatmap.png", "training_curves.png"}
+    card = validate_card(out / "README.md")
+    assert card["pipeline_tag"] == "zero-shot-image-classification"
+    assert card["model-index"][0]["results"]
+    # the code of the card runs as it stands
+    code = (out / "README.md").read_text().split("```python\n")[1].split("```")[0]
+    exec(code.replace('"out"', f'"{out}"'), {})
+    model, info = AutoModel.from_pretrained(out, output_loading_info=True)
+    assert not any(info.values())
+    assert type(model) is REGISTRY[slug].model_class()
+
+
+@pytest.mark.recipe
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (("--augmentation", "strong"), "presets are: convirt"),
+        (("--view_options", '{"flop": 1}'), "`view_options` has flop"),
+        (("--tokenizer", "byte"), "one of word, wordpiece, character"),
+        (("--lambda_image_to_text", "2"), "`lambda_image_to_text` is 2"),
+        (("--dataset_path", "./nothing.csv"), "does not exist"),
+        (("--test_every", "1"), "give 2 or more"),
+    ],
+)
+def test_a_wrong_value_for_pairs_is_one_line(words, message, tmp_path, capsys):
+    check_refused(tmp_path, capsys, message, "convirt", default("convirt"), *words)
+
+
+@pytest.mark.recipe
+def test_short_run_on_records(tmp_path, capsys):
+    slug, out = "clippings", tmp_path / "out"
+    words = (*SHORT, "--max_test_samples", "200", "--hard_negatives", "true", "--remine", "true")
+    words += ("--per_device_train_batch_size", "126", "--per_label", "3")
+    run(slug, default(slug), *words, "--output_dir", str(out))
+    said = capsys.readouterr().out
+    for part in ("=== alignment ===", "=== pooling ===", "Batch report", "14 groups of 3 labels x 3 rows, mined"):
+        assert part in said.replace(" in a batch", "")
+    for part in ("untrained encoders", "Levenshtein distance", "at 0.25", "to link", "to resume"):
+        assert part in said
+    results = json.loads((out / "all_results.json").read_text())
+    rows = {row["model"]: row for row in results["link_rows"]}
+    strings = ["Levenshtein distance", "Levenshtein distance, no noise"]
+    assert list(rows) == ["untrained encoders", "after alignment", REGISTRY[slug].title, *strings]
+    assert rows[strings[0]]["text only"] < rows[strings[1]]["text only"] == 1.0
+    trained, untrained = rows[REGISTRY[slug].title], rows["untrained encoders"]
+    for measure in ("image only", "pooled, w 0.5", "pooled, chosen w"):
+        assert trained[measure] > untrained[measure] + 0.1
+    # what the second stage is for
+    assert trained["pooled, w 0.5"] > rows["after alignment"]["pooled, w 0.5"]
+    clusters = {row["model"]: row for row in results["cluster_rows"]}
+    assert clusters[REGISTRY[slug].title]["ari"] > clusters["untrained encoders"]["ari"]
+    assert len(clusters[REGISTRY[slug].title]["ari_per_threshold"]) == 9
+    assert sorted(path.name for path in (out / "hard_negatives").iterdir())[0] == "epoch-0.npy"
+    assert {path.name for path in (out / "plots").glob("*.png")} >= {"similarity_heatmap.png", "training_curves.png"}
+    card = validate_card(out / "README.md")
+    assert card["model-index"][0]["results"]
+    code = (out / "README.md").read_text().split("```python\n")[1].split("```")[0]
+    exec(code.replace('"out"', f'"{out}"'), {})
+    model, info = AutoModel.from_pretrained(out, output_loading_info=True)
+    assert not any(info.values())
+    assert type(model) is REGISTRY[slug].model_class()
+    assert AutoImageProcessor.from_pretrained(out).size["shortest_edge"] == 32
+    # the result can be trained further
+    words = ("--pair", str(out), "--vision_options", "null", "--text_options", "null", "--supcon_temperature", "0.05")
+    run(slug, default(slug), *words, "--dry_run", "true", "--output_dir", str(tmp_path / "further"))
+    assert "outputs.pooled_embeds 2x64" in " ".join(capsys.readouterr().out.split())
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (("--stages", "linking"), "--stages has linking; known are: alignment, pooling"),
+        (("--preparation", "crop"), "`preparation` is 'crop'; known are: firms, newspapers, stretch"),
+        (("--augmentation", "strong"), "`augmentation` is 'strong'; known are: scan, none"),
+        (("--view_options", '{"flip": 1}'), "`view_options` has flip"),
+        (("--augmentation", "none"), "`view_options` are strengths of augmentation scan"),
+        (("--augmentation", "none", "--scan_queries", "true"), "`scan_queries` goes with augmentation scan"),
+        (("--image_weight", "2"), "image_weight must be in [0, 1]"),
+        (("--ocr_drop", "0.9"), "at most 1 together"),
+        (("--dataset_path", "./nothing.csv"), "does not exist"),
+        (("--pool_path", "known.csv", "--dataset_path", "a.csv"), "`pool_path` and `query_path` belong together"),
+        (("--pairs_path", "./nothing.csv"), "does not exist"),
+    ],
+)
+def test_a_wrong_value_for_records_is_one_line(words, message, tmp_path, capsys):
+    check_refused(tmp_path, capsys, message, "clippings", default("clippings"), *words)
