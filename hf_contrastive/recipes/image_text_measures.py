@@ -15,7 +15,7 @@ from torch.utils.data import DataLoader
 
 from hf_contrastive.data.image_texts import text_ids
 from hf_contrastive.evaluation import linear_probe, paired_retrieval_metrics, zero_shot_accuracy
-from hf_contrastive.families.dual_encoder.modeling_dual_encoder import unit
+from hf_contrastive.families.dual_encoder.modeling_two_towers import unit
 from hf_contrastive.hub import Metric
 from hf_contrastive.recipes.common import option, several
 from hf_contrastive.recipes.image_measures import labels_of

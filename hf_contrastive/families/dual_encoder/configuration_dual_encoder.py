@@ -18,9 +18,9 @@ from hf_contrastive.configuration_utils import (
 
 
 @strict
-class DualEncoderConfig(ContrastiveConfig):
+class TwoTowerConfig(ContrastiveConfig):
     r"""
-    Fields of every system with one image encoder, one text encoder and a projection from each into a common space.
+    Fields of every system with one image encoder and one text encoder.
 
     Args:
         vision_config (`dict` or `PreTrainedConfig`, *optional*):
@@ -34,11 +34,6 @@ class DualEncoderConfig(ContrastiveConfig):
         text_pooling (`str`, defaults to `"mean"`):
             How the text encoder's output becomes one vector: `"max"` or `"mean"` over tokens, `"cls"` (first token), `"last"` (last
             token) or `"pooler"` (its own `pooler_output`). Padding never takes part.
-        projection_dim (`int`, defaults to 512): size of the common space.
-        temperature (`float`, defaults to 0.07): divides the cosine similarities; its first value where it is learned.
-        learn_temperature (`bool`, defaults to `True`): train 1 / temperature, through its logarithm.
-        max_logit_scale (`float`, defaults to 100): ceiling of a learned 1 / temperature
-            (https://arxiv.org/abs/2103.00020, section 2.5).
         freeze_text_layers (`int`, defaults to 0): first layers of the text encoder that are not trained. They stay in training
             mode, so that their dropout goes on.
         freeze_text_embeddings (`bool`, defaults to `False`): whether the text encoder's embeddings (of tokens, positions and
@@ -51,22 +46,13 @@ class DualEncoderConfig(ContrastiveConfig):
         "vision_config": SubConfigSpec(AutoConfig, model_type="resnet"),
         "text_config": SubConfigSpec(AutoConfig, model_type="bert"),
     }
-    # [images, texts] matrices of a batch; an evaluation that joined batches would pad them with nonsense
-    keys_to_ignore_at_inference = ["logits_per_image", "logits_per_text"]
 
     vision_config: dict | PreTrainedConfig | None = None
     text_config: dict | PreTrainedConfig | None = None
     image_pooling: str = "auto"
     text_pooling: str = "mean"
-    projection_dim: int = 512
-    temperature: float | int = 0.07
-    learn_temperature: bool = True
-    max_logit_scale: float | int = 100.0
     freeze_text_layers: int | None = 0
     freeze_text_embeddings: bool = False
-    #: layers of both projection heads but the last are as wide as their input, with ReLU; a bias in the last
-    projection_layers = 1
-    projection_bias = False
 
     def __post_init__(self, **kwargs: Any) -> None:
         require_model_type(self.vision_config, "resnet", "vision_config")
@@ -107,6 +93,48 @@ class DualEncoderConfig(ContrastiveConfig):
         allowed = "0 or more" if layers is None else f"from 0 to {layers}, the layers of the text encoder"
         require(0 <= frozen <= (frozen if layers is None else layers), "freeze_text_layers", frozen, allowed)
 
+
+@strict
+class DualEncoderConfig(TwoTowerConfig):
+    r"""
+    Fields of every system with one image encoder, one text encoder and a projection from each into a common space.
+
+    Args:
+        vision_config (`dict` or `PreTrainedConfig`, *optional*):
+            Configuration of any transformers vision model (`resnet`, `vit`, `clip_vision_model`, ...) or of an image backbone of
+            this library (`conv_encoder`, `cifar_resnet`); ResNet-50 by default.
+        text_config (`dict` or `PreTrainedConfig`, *optional*):
+            Configuration of any transformers text encoder (`bert`, `roberta`, `clip_text_model`, ...); BERT-base by default.
+        image_pooling (`str`, defaults to `"auto"`):
+            How the image encoder's output becomes one vector: `"mean"` over positions, `"cls"` (first token), `"pooler"` (its own
+            `pooler_output`), or `"auto"`: mean for maps, first token for sequences.
+        text_pooling (`str`, defaults to `"mean"`):
+            How the text encoder's output becomes one vector: `"max"` or `"mean"` over tokens, `"cls"` (first token), `"last"` (last
+            token) or `"pooler"` (its own `pooler_output`). Padding never takes part.
+        projection_dim (`int`, defaults to 512): size of the common space.
+        temperature (`float`, defaults to 0.07): divides the cosine similarities; its first value where it is learned.
+        learn_temperature (`bool`, defaults to `True`): train 1 / temperature, through its logarithm.
+        max_logit_scale (`float`, defaults to 100): ceiling of a learned 1 / temperature
+            (https://arxiv.org/abs/2103.00020, section 2.5).
+        freeze_text_layers (`int`, defaults to 0): first layers of the text encoder that are not trained. They stay in training
+            mode, so that their dropout goes on.
+        freeze_text_embeddings (`bool`, defaults to `False`): whether the text encoder's embeddings (of tokens, positions and
+            types, with their norm) are not trained either.
+        frozen_modules (`list[str]`, *optional*): whole parts that are not trained and stay in eval mode, for example
+            `["vision_model"]`.
+    """
+
+    # [images, texts] matrices of a batch; an evaluation that joined batches would pad them with nonsense
+    keys_to_ignore_at_inference = ["logits_per_image", "logits_per_text"]
+
+    projection_dim: int = 512
+    temperature: float | int = 0.07
+    learn_temperature: bool = True
+    max_logit_scale: float | int = 100.0
+    #: layers of both projection heads but the last are as wide as their input, with ReLU; a bias in the last
+    projection_layers = 1
+    projection_bias = False
+
     def validate_space(self) -> None:
         """Refuse values with which common space and temperature are not defined."""
         require(self.projection_dim > 0, "projection_dim", self.projection_dim, "1 or more")
@@ -133,4 +161,4 @@ _OFFSET_POSITIONS = (
 )
 
 
-__all__ = ["DualEncoderConfig"]
+__all__ = ["DualEncoderConfig", "TwoTowerConfig"]

@@ -9,13 +9,11 @@ from typing import Any, cast
 import torch
 
 from hf_contrastive.families.dual_encoder.modeling_dual_encoder import (
-    IMAGE_INPUTS,
-    TEXT_INPUTS,
     DualEncoderForPreTraining,
     DualEncoderModel,
     DualEncoderOutput,
-    unit,
 )
+from hf_contrastive.families.dual_encoder.modeling_two_towers import IMAGE_INPUTS, TEXT_INPUTS, unit
 from hf_contrastive.losses import pair_margin_loss, sup_con
 from hf_contrastive.models.clippings.configuration_clippings import ClippingsConfig
 from hf_contrastive.tensor_utils import pool_modalities
@@ -83,21 +81,14 @@ class _Pooling(DualEncoderModel):
                 raise ValueError(
                     f"`has_{side}` has shape {tuple(mask.shape)}, expected [{len(main)}], one entry for each record."
                 )
-            rows = None if mask is None or bool(mask.all()) else mask.bool()
             named = {"input_ids": input_ids, "attention_mask": attention_mask, "token_type_ids": token_type_ids}
-            given = {"pixel_values": pixel_values} if side == "image" else named
-            if rows is not None:  # a placeholder must not enter batch statistics, and a text without tokens is refused
-                given = {name: value[rows] for name, value in given.items() if value is not None}
-            embed = self.embed_images if side == "image" else self.embed_texts
-            sizes = getattr(self.config, f"{side}_dim"), self.config.projection_dim
-            if rows is not None and not bool(rows.any()):
-                like = self.image_projection if side == "image" else self.text_projection
-                weight = next(like.parameters())
-                parts = [weight.new_zeros(0, size) for size in sizes]
-            else:
-                parts = list(embed(**cast(dict[str, Any], given)))
-            if rows is not None:
-                parts = [_spread(part, rows) for part in parts]
+            parts = self.embed_rows(
+                self.embed_images if side == "image" else self.embed_texts,
+                {"pixel_values": pixel_values} if side == "image" else named,
+                None if mask is None else mask.bool(),
+                (getattr(self.config, f"{side}_dim"), self.config.projection_dim),
+                self.image_projection if side == "image" else self.text_projection,
+            )
             found[f"{side}_features"], found[f"{side}_embeds"] = parts
             if mask is not None:
                 found[f"has_{side}"] = mask.bool()
@@ -166,12 +157,6 @@ class _Pooling(DualEncoderModel):
 
 
 _SIDES = ("image_embeds", "text_embeds")
-
-
-def _spread(part: torch.Tensor, rows: torch.Tensor) -> torch.Tensor:
-    """Rows of a part at their places among all, zeros elsewhere."""
-    spread = part.new_zeros(len(rows), part.shape[1])
-    return spread.masked_scatter(rows[:, None].expand_as(spread), part)
 
 
 class ClippingsModel(_Pooling):
