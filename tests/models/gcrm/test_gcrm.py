@@ -437,7 +437,10 @@ def test_loaded_as_a_sequence_classifier(tmp_path):
     loaded = AutoModelForSequenceClassification.from_pretrained(tmp_path, num_labels=1)
     assert type(loaded) is GoalConditionedRewardModel
     ids, mask = padded(texts(), "right")
-    assert torch.equal(loaded(input_ids=ids, attention_mask=mask).logits[:, 0], model(ids, mask).rewards)
+    for name, weight in model.state_dict().items():
+        assert torch.equal(loaded.state_dict()[name], weight), name
+    # weights that are mapped from the file start at other addresses, with which some processors round the last bit differently
+    torch.testing.assert_close(loaded(input_ids=ids, attention_mask=mask).logits[:, 0], model(ids, mask).rewards)
     with pytest.raises((StrictDataclassError, ValueError), match="a reward is one number"):
         AutoModelForSequenceClassification.from_pretrained(tmp_path, num_labels=2)
     classify = pipeline("text-classification", model=str(tmp_path), tokenizer=str(tmp_path), device="cpu")
