@@ -1,0 +1,1 @@
+"""Logo identification from image and text."""
