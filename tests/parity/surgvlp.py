@@ -8,7 +8,10 @@ from typing import Any
 import torch
 from parity._numbers import as_tensors
 from torch import Tensor
+from transformers import BertConfig
 
+from hf_contrastive import ConvEncoderConfig, SurgVLPConfig, SurgVLPModel
+from hf_contrastive.data.transcripts import mil_candidates, overlapping_sentences
 from hf_contrastive.evaluation import (
     paired_retrieval_metrics,
     video_average_precision,
@@ -78,9 +81,47 @@ def run_video_average_precision(inputs: dict[str, Tensor], config: dict[str, Any
     return as_tensors({"AP": found["ap"], "mAP": found["map"]})
 
 
+def run_text_encoder(inputs: dict[str, Tensor], config: dict[str, Any]) -> dict[str, Tensor]:
+    texts = {name: inputs[name] for name in ("input_ids", "attention_mask", "token_type_ids") if name in inputs}
+    last, states = config["last_n_layers"], inputs["state_dict.embeddings.word_embeddings.weight"]
+    # of one layer the published code reads what BERT itself calls the output of tokens and of the text
+    pooling = {"text_pooling": "word_sum" if last > 1 else "pooler", "text_layers": last}
+    model = SurgVLPModel(
+        SurgVLPConfig(
+            vision_config=ConvEncoderConfig(channels=[4]),
+            text_config=BertConfig(**config["bert_config"]),
+            text_length=texts["input_ids"].shape[1],
+            layer_aggregation=config.get("aggregate_method", "sum"),
+            merge_word_pieces=config.get("agg_tokens", True) and last > 1,
+            **pooling,
+        )
+    )
+    model = model.to(torch.float64 if config.get("compute_dtype") == "float64" else states.dtype).eval()
+    prefix = "state_dict."
+    weights = {name.removeprefix(prefix): value for name, value in inputs.items() if name.startswith(prefix)}
+    result = model.text_model.load_state_dict(weights, strict=False)
+    assert not result.missing_keys, result.missing_keys
+    with torch.no_grad():
+        words = model.embed_words(**texts, is_continuation_piece=inputs.get("is_continuation_piece"))
+        sentences = model.embed_texts(**texts)[1]
+    return {"word_embeds": words.transpose(1, 2), "sentence_embeds": sentences}
+
+
+def run_mil_candidates(inputs: dict[str, Tensor], config: dict[str, Any]) -> dict[str, Tensor]:
+    starts, ends = inputs["caption_start"].numpy(), inputs["caption_end"].numpy()
+    listed, final = [], []
+    for start, end in inputs["query"].tolist():
+        found = overlapping_sentences(starts, ends, start, end)[: config["max_listed"]]
+        listed.append(found + [-2] * (config["max_listed"] - len(found)))
+        final.append(mil_candidates(starts, ends, start, end, config["num_texts"]))
+    return {"overlapping_with_repeats": torch.tensor(listed), "final": torch.tensor(final)}
+
+
 ADAPTERS = {
     "losses": run_losses,
+    "mil_candidates": run_mil_candidates,
     "retrieval_metrics": run_retrieval_metrics,
+    "text_encoder": run_text_encoder,
     "video_average_precision": run_video_average_precision,
     "zero_shot_phase": run_zero_shot_phase,
 }
