@@ -61,7 +61,9 @@ def seeds_section(args: argparse.Namespace, recipe_words: list[str], results: li
     """The table of all seeds, with the command that makes it."""
     words = ["python", "recipes/run_seeds.py", args.recipe, args.config, "--seeds", *map(str, args.seeds)]
     words += ["--name", args.name, "--card", str(args.card), *(["--", *recipe_words] if recipe_words else [])]
-    if "decoding" in results[0]:
+    if "measured" in results[0]:
+        body = measured_tables(results)
+    elif "decoding" in results[0]:
         body = text_tables(results)
     elif "reward_models" in results[0]:
         body = preference_tables(results)
@@ -89,6 +91,38 @@ def seeds_section(args: argparse.Namespace, recipe_words: list[str], results: li
         f"    {shlex.join(words)}",
     ]
     return "\n".join(lines)
+
+
+def measured_tables(results: list[dict]) -> list[str]:
+    """Tables of recipes that say themselves what stands in them: `measured` holds, for each table, `title`, `columns` (by name: the
+    title, the factor and the digits), `rows` (each with `model`) and `compared`, the columns whose differences are told by seed.
+    """
+    first = results[0]
+    lines = [f"{first['about']}, {first['steps']} steps; {{seeds}}", ""]
+    for number, table in enumerate(first["measured"]):
+        by_seed = [{row["model"]: row for row in result["measured"][number]["rows"]} for result in results]
+        columns = table["columns"]
+        if number:
+            lines += ["", f"{table['title']}:", ""]
+        shown = []
+        for name, row in by_seed[0].items():
+            line = {"model": name}
+            for column, (title, factor, digits) in columns.items():
+                own = [factor * seed[name][column] for seed in by_seed if seed[name].get(column) is not None]
+                line[title] = mean_and_spread(own, digits) if column in row and own else "-"
+            shown.append(line)
+        lines += [markdown_table(shown), ""]
+        for column in table.get("compared", ()):
+            title, factor, digits = columns[column]
+            best = by_seed[0].get(first["trained"], {})
+            for name, row in by_seed[0].items():
+                if name == first["trained"] or row.get(column) is None or best.get(column) is None:
+                    continue
+                gains = [factor * (seed[first["trained"]][column] - seed[name][column]) for seed in by_seed]
+                told = ", ".join(f"{gain:+.{digits}f}" for gain in gains)
+                mean = statistics.mean(gains)
+                lines.append(f"- {title}: {first['trained']} minus {name} by seed: {told}; mean {mean:+.{digits}f}.")
+    return [*lines, ""]
 
 
 def text_tables(results: list[dict]) -> list[str]:
