@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import copy
 import csv
 import warnings
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, cast
@@ -232,6 +233,8 @@ class NarrationClips(SharedEpoch):
             self.rows: list[tuple[int, int | None]] = [(number, None) for number in range(len(self.videos))]
         else:
             self.rows = [(n, place) for n, video in enumerate(self.videos) for place in range(len(video.anchor))]
+        #: of every row, what its draws depend on
+        self.numbers = list(range(len(self.rows)))
 
     def __len__(self) -> int:
         return len(self.rows)
@@ -240,6 +243,21 @@ class NarrationClips(SharedEpoch):
     def texts(self) -> list[str]:
         """What can be said of each row before it is drawn: its sentence, or the first one of its video."""
         return [self.videos[number].anchor.texts[place or 0] for number, place in self.rows]
+
+    @property
+    def column_names(self) -> list[str]:
+        """What a row holds."""
+        return ["frames", "anchor", "others", "texts", "index"]
+
+    def select(self, rows: Iterable[int]) -> NarrationClips:
+        """Some of the rows, which keep their draws.
+
+        Args:
+            rows (`Iterable[int]`): their numbers.
+        """
+        chosen = copy.copy(self)
+        chosen.rows, chosen.numbers = [self.rows[row] for row in rows], [self.numbers[row] for row in rows]
+        return chosen
 
     def plan(self, row: int) -> dict[str, Any]:
         """What a row holds in this epoch, without its frames.
@@ -255,7 +273,9 @@ class NarrationClips(SharedEpoch):
         video = self.videos[number]
         draws = np.full(3, 0.5)
         if self.draw:
-            draws = stateless_uniform(self.seed, self.epoch, np.array([row]), np.array([_CLIP_VIEW]), 3)[0]
+            draws = stateless_uniform(self.seed, self.epoch, np.array([self.numbers[row]]), np.array([_CLIP_VIEW]), 3)[
+                0
+            ]
         sentence = int(draws[0] * len(video.anchor)) if place is None else place
         start, end = widen_span(video.anchor.starts[sentence], video.anchor.ends[sentence], self.shortest)
         # whole seconds, as in the published code, for the clip and for what overlaps
@@ -284,7 +304,7 @@ class NarrationClips(SharedEpoch):
             "anchor": plan["anchor"],
             "others": plan["others"],
             "texts": [plan["anchor"]],
-            "index": int(row),
+            "index": self.numbers[row],
         }
 
 
@@ -360,6 +380,11 @@ class NoisyCaptions(SharedEpoch):
     def texts(self) -> list[str]:
         """The first text of every row, as it is."""
         return [texts[0] for texts in self.rows["texts"][:]]
+
+    @property
+    def column_names(self) -> list[str]:
+        """What a row holds."""
+        return [*self.rows.column_names, "anchor", "others"]
 
     def say(self, texts: Sequence[str], index: int) -> dict[str, Any]:
         """Anchor and other texts of a row in this epoch.
