@@ -111,6 +111,39 @@ def gaussian_blur(images: Tensor, sigma: Tensor, kernel_size: int) -> Tensor:
     return images
 
 
+def perspective(images: Tensor, corners: Tensor) -> Tensor:
+    """Moves the corners of every image, as if it were seen from the side; bilinear, black outside.
+
+    Args:
+        images (`Tensor` [n, C, H, W]): images.
+        corners (`Tensor` [n, 4, 2]): where (0, 0), (W - 1, 0), (W - 1, H - 1) and (0, H - 1) come to lie, in pixels right and down of
+            the image's corner (the convention of torchvision).
+
+    Returns:
+        `Tensor` [n, C, H, W].
+    """
+    height, width = images.shape[2:]
+    known = torch.tensor([[0, 0], [width - 1, 0], [width - 1, height - 1], [0, height - 1]], dtype=torch.float64)
+    # the map (a x + b y + c, d x + e y + f) / (g x + h y + 1) from the moved corners back to the image's
+    x, y = corners.double().unbind(-1)
+    u, v = known.unbind(-1)
+    one, zero = torch.ones_like(x), torch.zeros_like(x)
+    upper = torch.stack((x, y, one, zero, zero, zero, -u * x, -u * y), -1)
+    lower = torch.stack((zero, zero, zero, x, y, one, -v * x, -v * y), -1)
+    right = torch.cat((u, v)).expand(len(x), 8)
+    map_ = torch.linalg.solve(torch.cat((upper, lower), 1), right)
+    rows, columns = (torch.arange(side, dtype=torch.float64) + 0.5 for side in (height, width))
+    places = torch.stack(
+        (columns.expand(height, width), rows[:, None].expand(height, width), torch.ones(height, width)), -1
+    )
+    numerators = torch.einsum("hwk,nck->nhwc", places, map_[:, :6].view(-1, 2, 3))
+    divisors = torch.einsum("hwk,nk->nhw", places[..., :2], map_[:, 6:]) + 1
+    found = numerators / divisors[..., None]
+    # normalised coordinates of grid_sample run over 2 per side
+    grid = 2 * found / torch.tensor([width, height], dtype=torch.float64) - 1
+    return F.grid_sample(images, grid.to(images.dtype), mode="bilinear", padding_mode="zeros", align_corners=False)
+
+
 def affine(images: Tensor, angle: Tensor, shift: Tensor, zoom: Tensor, shear: Tensor) -> Tensor:
     """Turns, shifts, zooms and shears about the image's centre, bilinear, black outside.
 

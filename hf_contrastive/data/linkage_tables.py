@@ -30,6 +30,8 @@ def load_linkage_table(
     label_column: str | None = None,
     keep_columns: Sequence[str] = (),
     optional_columns: Sequence[str] = (),
+    text_columns: Sequence[str] = TEXT_COLUMNS,
+    label_columns: Sequence[str] = LABEL_COLUMNS,
     on_bad: Literal["stop", "skip"] = "skip",
     cache_dir: str | None = None,
 ) -> datasets.Dataset:
@@ -47,6 +49,7 @@ def load_linkage_table(
         label_column (`str`, *optional*): what each record is, integers or strings; found by itself where there is one.
         keep_columns (`Sequence[str]`): further columns to hand on.
         optional_columns (`Sequence[str]`): the same of columns that need not be there.
+        text_columns, label_columns (`Sequence[str]`): names under which texts and labels are looked for.
         on_bad (`str`): an image file that is not there: `"skip"` goes on without this image, with a warning that counts, `"stop"`
             raises at the first.
         cache_dir (`str`, *optional*): where `datasets` keeps its converted files.
@@ -79,8 +82,8 @@ def load_linkage_table(
     names = column_names_of(rows)
     shown = source.text
     image = _column("image_column", image_column, IMAGE_COLUMNS, names, shown)
-    text = _column("text_column", text_column, TEXT_COLUMNS, [name for name in names if name != image], shown)
-    label = _column("label_column", label_column, LABEL_COLUMNS, names, shown)
+    text = _column("text_column", text_column, text_columns, [name for name in names if name != image], shown)
+    label = _column("label_column", label_column, label_columns, names, shown)
     if image is None and text is None:
         raise ValueError(
             f"{missing_column('text', names, 'text_column', shown)}; a record needs an image or a text, see image_column, too"

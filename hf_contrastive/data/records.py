@@ -198,6 +198,7 @@ class RecordCollator(SharedEpoch):
         processor: with `tokenize(texts)`, for example [`DualEncoderProcessor`].
         augment (`bool`, defaults to `True`): whether `views` draws.
         corrupt (callable, *optional*): `corrupt(text, rng) -> str`, for example [`OcrNoise`].
+        text_dropout (`float`, defaults to 0): probability that the text of a record is left out, as if none had been read.
         labels (`bool`, defaults to `True`): hand the column `label` on as `labels`, so that pooled embeddings are trained.
         mask_duplicates (`bool`, defaults to `True`): without labels, give pairs of one text (before noise) the same `sample_ids`, so that
             they are not each other's negatives.
@@ -230,30 +231,37 @@ class RecordCollator(SharedEpoch):
         *,
         augment: bool = True,
         corrupt: Callable[[str, np.random.Generator], str] | None = None,
+        text_dropout: float = 0.0,
         labels: bool = True,
         mask_duplicates: bool = True,
         seed: int = 0,
     ) -> None:
         self.views, self.processor, self.augment, self.corrupt = views, processor, augment, corrupt
+        if not 0 <= text_dropout <= 1:
+            raise ValueError(f"text_dropout must be a probability from 0 to 1, got {text_dropout!r}")
+        self.text_dropout = float(text_dropout)
         self.labels, self.mask_duplicates, self.seed = labels, mask_duplicates, seed
         super().__init__()
 
     def read_texts(self, examples: Sequence[Mapping[str, Any]], index: np.ndarray, again: np.ndarray) -> list[str]:
-        """The text of every row, with its noise.
+        """The text of every row, with its noise; empty where it is dropped.
 
         Args:
             examples (`Sequence[Mapping]`): rows with `text`.
             index, again (`np.ndarray` `[B]`): row numbers, and how often each has come before.
         """
         texts = [row["text"] or "" for row in examples]
-        if self.corrupt is None:
+        if self.corrupt is None and not self.text_dropout:
             return texts
-        draws = stateless_uniform(self.seed, self.epoch, index, _TEXT_VIEW + again, 1)[:, 0]
-        seeds = (draws * 2**53).astype(np.int64)
-        return [
-            self.corrupt(text, np.random.default_rng(seed)) if text else text
-            for text, seed in zip(texts, seeds, strict=True)
-        ]
+        draws = stateless_uniform(self.seed, self.epoch, index, _TEXT_VIEW + again, 2)
+        if self.corrupt is not None:
+            seeds = (draws[:, 0] * 2**53).astype(np.int64)
+            texts = [
+                self.corrupt(text, np.random.default_rng(seed)) if text else text
+                for text, seed in zip(texts, seeds, strict=True)
+            ]
+        dropped = draws[:, 1] < self.text_dropout
+        return ["" if drop else text for text, drop in zip(texts, dropped, strict=True)]
 
     def __call__(self, examples: Sequence[Mapping[str, Any]]) -> dict[str, Tensor]:
         if len(examples) == 0:

@@ -8,6 +8,8 @@ from typing import Any
 
 KINDS = ("word", "wordpiece", "character")
 _PAD, _UNKNOWN, _FIRST, _LAST, _MASK = "[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"
+#: what the names of brands are made of, after lower case
+LATIN_CHARACTERS = "abcdefghijklmnopqrstuvwxyz0123456789 &.-+'"
 _SPECIAL = [_PAD, _UNKNOWN, _FIRST, _LAST, _MASK]
 
 
@@ -50,7 +52,6 @@ def train_word_tokenizer(
     ```
     """
     from tokenizers import Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
-    from transformers import PreTrainedTokenizerFast
 
     if kind not in KINDS:
         raise ValueError(f"`kind` is {kind!r}, expected one of {', '.join(KINDS)}.")
@@ -86,6 +87,51 @@ def train_word_tokenizer(
             pair=f"{_FIRST} $A {_LAST} $B:1 {_LAST}:1",
             special_tokens=[(_FIRST, first), (_LAST, last)],
         )
+    return _wrapped(tokenizer, max_length)
+
+
+def character_tokenizer(characters: str = LATIN_CHARACTERS, *, max_length: int = 32) -> Any:
+    """A tokenizer of single characters that are known beforehand, for short texts that were read in pictures.
+
+    Texts are brought into one Unicode form (NFKC) and lower case first. Padding is token 0, any other character token 1.
+
+    Args:
+        characters (`str`, defaults to letters, digits, space and `&.-+'`): what is known.
+        max_length (`int`, defaults to 32): characters at which texts are cut.
+
+    Returns:
+        `PreTrainedTokenizerFast`.
+
+    Raises:
+        ValueError: no character, or no room for one.
+
+    Example:
+
+    ```python
+    >>> from hf_contrastive.data import character_tokenizer
+    >>> tokenizer = character_tokenizer()
+    >>> len(tokenizer), tokenizer.convert_ids_to_tokens(tokenizer("AT&T®")["input_ids"])
+    (47, ['a', 't', '&', 't', '[UNK]'])
+
+    ```
+    """
+    from tokenizers import Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers
+
+    if not characters:
+        raise ValueError("`characters` is empty; give those that texts are made of.")
+    if max_length < 1:
+        raise ValueError(f"`max_length` is {max_length}, but it must be 1 or more.")
+    known = [*_SPECIAL, *dict.fromkeys(characters)]
+    tokenizer = Tokenizer(models.WordLevel({token: number for number, token in enumerate(known)}, unk_token=_UNKNOWN))
+    tokenizer.normalizer = normalizers.Sequence([normalizers.NFKC(), normalizers.Strip(), normalizers.Lowercase()])
+    tokenizer.pre_tokenizer = pre_tokenizers.Split(Regex(r"[\s\S]"), "isolated")
+    tokenizer.decoder = decoders.Fuse()
+    return _wrapped(tokenizer, max_length)
+
+
+def _wrapped(tokenizer: Any, max_length: int) -> Any:
+    from transformers import PreTrainedTokenizerFast
+
     return PreTrainedTokenizerFast(
         tokenizer_object=tokenizer,
         pad_token=_PAD,
@@ -98,4 +144,4 @@ def train_word_tokenizer(
     )
 
 
-__all__ = ["KINDS", "train_word_tokenizer"]
+__all__ = ["KINDS", "LATIN_CHARACTERS", "character_tokenizer", "train_word_tokenizer"]

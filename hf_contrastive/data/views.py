@@ -22,6 +22,7 @@ from hf_contrastive.data.color import (
     blur_kernel_size,
     gaussian_blur,
     luma,
+    perspective,
     solarize_,
 )
 from hf_contrastive.data.images import images_to_arrays
@@ -44,8 +45,11 @@ _GRAY = 29
 _BLUR, _BLUR_SIGMA = 30, 31
 _SOLARIZE = 32
 _AFFINE, _AFFINE_FACTORS = 33, 34  # factors: angle, shift x, shift y, zoom, shear: 34 to 38
-_DRAWS = 39
+_PERSPECTIVE, _CORNERS = 39, 40  # two numbers for each corner: 40 to 47
+_DRAWS = 48
 
+#: to the right and down, clockwise from the top left
+_INWARDS = np.array([[1, 1], [-1, 1], [-1, -1], [1, -1]])
 _JITTER_REACH = (0.8, 0.8, 0.8, 0.2)
 _JITTER_OPS = (adjust_brightness_, adjust_contrast_, adjust_saturation_, adjust_hue_)
 _ORDERS = tuple(itertools.permutations(range(4)))
@@ -136,7 +140,7 @@ class SimCLRViews:
     """V random views of every image: the SimCLR set of augmentations, each with its own switch.
 
     Steps in this order, as in "A Simple Framework for Contrastive Learning of Visual Representations" (arXiv
-    2002.05709, section 2 and appendix A): random resized crop, affine (not in the paper, off by default), horizontal
+    2002.05709, section 2 and appendix A): random resized crop, affine and perspective (not in the paper, off by default), horizontal
     flip, colour jitter (brightness, contrast, saturation, hue in an order drawn per view), grey, Gaussian blur,
     solarisation, normalisation. Every view of every image draws its own parameters.
 
@@ -169,7 +173,9 @@ class SimCLRViews:
         first_view (`int`): number of the first view, on which the draws depend; for further views of the same images.
         jitter (`tuple[float, float, float, float]`): largest change of brightness, contrast, saturation (factors about 1)
             and hue (turns, at most 0.5 after multiplying), before `jitter_strength`.
-        fill (`float`): grey, 0 black to 1 white, of what an affine map brings in from outside the image.
+        fill (`float`): grey, 0 black to 1 white, of what an affine map or a perspective brings in from outside the image.
+        perspective (`float`): how far corners move inwards, as a share of half of `size` (torchvision's `distortion_scale`).
+        perspective_p (`float`): probability of a perspective.
 
     Raises:
         ValueError: names the argument, its value and what is allowed.
@@ -212,6 +218,8 @@ class SimCLRViews:
         first_view: int = 0,
         jitter: Sequence[float] = _JITTER_REACH,
         fill: float = 0.0,
+        perspective: float = 0.0,
+        perspective_p: float = 0.0,
     ) -> None:
         if channels not in (1, 3):
             raise ValueError(f"channels must be 1 or 3, got {channels!r}")
@@ -246,6 +254,10 @@ class SimCLRViews:
         if self.shear >= 90:
             raise ValueError(f"shear must be below 90 degrees, got {shear!r}")
         self.fill = _fraction("fill", fill)
+        self.perspective = _fraction("perspective", perspective)
+        if self.perspective == 1:
+            raise ValueError("perspective must be below 1: all corners could meet in the middle")
+        self.perspective_p = _fraction("perspective_p", perspective_p)
         self.seed = _whole("seed", seed, 0)
         self.first_view = _whole("first_view", first_view, 0)
         if self.blur_p > 0 and self.size < 2:
@@ -374,6 +386,31 @@ class SimCLRViews:
             paper.update(mean=IMAGENET_MEAN, std=IMAGENET_STD)
         return cls(size, **{**paper, **changes})
 
+    @classmethod
+    def logos(cls, size: int = 224, **changes: Any) -> SimCLRViews:
+        """For logos as they are seen in scenes (chosen here for https://arxiv.org/abs/2211.12926): crop, turn, perspective, colour,
+        grey and blur, white outside; never mirrored, as there is text in them. ImageNet's mean and std.
+
+        Args:
+            size (`int`): side of the views in pixels.
+            changes: any argument of the class.
+        """
+        scenes: dict[str, Any] = {
+            "crop_scale": (0.5, 1.0),
+            "flip": 0.0,
+            "affine_p": 1.0,
+            "rotate": 15.0,
+            "fill": 1.0,
+            "perspective": 0.2,
+            "perspective_p": 0.5,
+            "jitter": (0.4, 0.4, 0.4, 0.1),
+            "gray_p": 0.2,
+            "blur_p": 0.3,
+        }
+        if changes.get("channels", 3) == 3:
+            scenes.update(mean=IMAGENET_MEAN, std=IMAGENET_STD)
+        return cls(size, **{**scenes, **changes})
+
     # ------------------------------------------------------------------ description
 
     def to_dict(self) -> dict[str, Any]:
@@ -410,6 +447,8 @@ class SimCLRViews:
                 f"affine p {self.affine_p:g} (turn {self.rotate:g} deg, shift {self.translate:g}, zoom "
                 f"{self.zoom[0]:g}-{self.zoom[1]:g}, shear {self.shear:g} deg)"
             )
+        if self.perspective_p and self.perspective:
+            parts.append(f"perspective {self.perspective:g} p {self.perspective_p:g}")
         if self.flip:
             parts.append(f"flip p {self.flip:g}")
         if self.jitter_p and self.jitter_strength:
@@ -457,23 +496,30 @@ class SimCLRViews:
         left = np.where(found, np.floor(u[:, _CROP_LEFT] * (widths - width + 1)), (widths - width) // 2)
         return np.stack((top, left, height, width), axis=1).astype(np.int64)
 
-    def draw(self, sizes: Any, indices: Any, epoch: int = 0) -> dict[str, np.ndarray]:
+    def draw(
+        self, sizes: Any, indices: Any, epoch: int = 0, occurrences: np.ndarray | None = None
+    ) -> dict[str, np.ndarray]:
         """The parameters of every view, image after image (B * V rows), without touching a pixel.
 
         Args:
             sizes (array-like [B, 2]): height and width of each image in pixels.
             indices (array-like [B]): row number of each image.
             epoch (`int`): number of the epoch.
+            occurrences (`np.ndarray` [B], *optional*): how often the same image has come before in this batch; its views are then
+                further ones.
 
         Returns:
             `dict[str, np.ndarray]`: `box` [BV, 4] (top, left, height, width in pixels), `flip` [BV] bool, `jitter` [BV]
             bool, `order` [BV] (number of the order of the four jitter steps), `factors` [BV, 4] (brightness, contrast,
-            saturation, hue shift), `gray`, `blur`, `solarize`, `affine` [BV] bool, `sigma` [BV] pixels, `geometry`
-            [BV, 5] (degrees, pixels right, pixels down, zoom, degrees of shear).
+            saturation, hue shift), `gray`, `blur`, `solarize`, `affine`, `perspective` [BV] bool, `sigma` [BV] pixels, `geometry`
+            [BV, 5] (degrees, pixels right, pixels down, zoom, degrees of shear), `corners` [BV, 4, 2] (pixels right and down, clockwise
+            from the top left).
         """
         views = self.num_views
         index = np.repeat(np.asarray(indices, dtype=np.int64), views)
         view = np.tile(self.first_view + np.arange(views), len(index) // views)
+        if occurrences is not None:
+            view = view + views * np.repeat(np.asarray(occurrences, dtype=np.int64), views)
         dimensions = np.repeat(np.asarray(sizes, dtype=np.int64).reshape(-1, 2), views, axis=0)
         u = stateless_uniform(self.seed, int(epoch), index, view, _DRAWS)
         reach = np.array(self.jitter[:3]) * self.jitter_strength
@@ -484,6 +530,8 @@ class SimCLRViews:
         geometry = geometry * np.array([self.rotate, *(self.translate * self.size,) * 2, 1.0, self.shear])
         log_zoom = np.log(self.zoom)
         geometry[:, 3] = np.exp(log_zoom[0] + (log_zoom[1] - log_zoom[0]) * u[:, _AFFINE_FACTORS + 3])
+        inwards = 0.5 * self.perspective * self.size * u[:, _CORNERS : _CORNERS + 8].reshape(-1, 4, 2)
+        last = float(self.size - 1)
         return {
             "box": self._crop_boxes(u, dimensions[:, 0], dimensions[:, 1]),
             "flip": u[:, _FLIP] < self.flip,
@@ -496,6 +544,8 @@ class SimCLRViews:
             "solarize": u[:, _SOLARIZE] < self.solarize_p,
             "affine": u[:, _AFFINE] < self.affine_p,
             "geometry": geometry,
+            "perspective": u[:, _PERSPECTIVE] < self.perspective_p,
+            "corners": np.array([[0, 0], [last, 0], [last, last], [0, last]]) + inwards * _INWARDS,
         }
 
     # ------------------------------------------------------------------ pixels
@@ -525,6 +575,10 @@ class SimCLRViews:
             moved = x[rows] - self.fill if self.fill else x[rows]
             moved = affine(moved, values[:, 0], values[:, 1:3], values[:, 3], values[:, 4])
             x[rows] = moved + self.fill if self.fill else moved
+        rows = chosen("perspective")
+        if rows is not None:
+            moved = perspective(x[rows] - self.fill if self.fill else x[rows], parameter("corners")[rows])
+            x[rows] = moved + self.fill if self.fill else moved
         rows = chosen("flip")
         if rows is not None:
             x[rows] = x[rows].flip(3)
@@ -545,7 +599,7 @@ class SimCLRViews:
             x[rows] = solarize_(x[rows])
         return self._normalize(x)
 
-    def __call__(self, images: Any, indices: Any, epoch: int = 0) -> Tensor:
+    def __call__(self, images: Any, indices: Any, epoch: int = 0, occurrences: np.ndarray | None = None) -> Tensor:
         """Makes the views.
 
         Args:
@@ -553,6 +607,8 @@ class SimCLRViews:
                 [`image_to_array`]), or one array [B, H, W] or [B, H, W, C].
             indices (sequence of `int`, length B): row number of each image, on which its draws depend.
             epoch (`int`): number of the epoch, on which the draws depend too.
+            occurrences (`np.ndarray` [B], *optional*): how often the same image has come before in this batch; its views are then
+                further ones.
 
         Returns:
             `Tensor` [B, V, C, size, size]: float32.
@@ -567,10 +623,12 @@ class SimCLRViews:
         numbers = indices.tolist() if isinstance(indices, (Tensor, np.ndarray)) else [int(index) for index in indices]
         arrays = images_to_arrays(images, self.channels, numbers)
         with torch.no_grad():
-            return self._views(arrays, numbers, epoch)
+            return self._views(arrays, numbers, epoch, occurrences)
 
-    def _views(self, arrays: list[np.ndarray], numbers: list[int], epoch: int) -> Tensor:
-        plan = self.draw([array.shape[:2] for array in arrays], numbers, epoch)
+    def _views(
+        self, arrays: list[np.ndarray], numbers: list[int], epoch: int, occurrences: np.ndarray | None = None
+    ) -> Tensor:
+        plan = self.draw([array.shape[:2] for array in arrays], numbers, epoch, occurrences)
         tensors = [_as_image_tensor(array) for array in arrays]
         boxes = plan["box"].tolist()
         total, channels, size = len(numbers) * self.num_views, self.channels, self.size

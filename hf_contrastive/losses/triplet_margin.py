@@ -47,7 +47,7 @@ def triplet_margin_loss(
         >>> from hf_contrastive.losses import triplet_margin_loss
         >>> features = torch.tensor([[1.0, 0.0], [0.6, 0.8], [0.0, 1.0]])
         >>> print(f"{triplet_margin_loss(features, torch.tensor([0, 0, 1])):.4f}")
-        0.1810
+        0.2810
     """
     check_embeddings("features", features)
     check_ids("labels", labels, [(features.shape[0],)], features.device)

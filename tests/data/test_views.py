@@ -22,6 +22,7 @@ from hf_contrastive.data.color import (
     blur_kernel_size,
     gaussian_blur,
     luma,
+    perspective,
     solarize_,
 )
 
@@ -93,6 +94,34 @@ def test_affine_equals_torchvision():
             interpolation=InterpolationMode.BILINEAR,
         )
         torch.testing.assert_close(result[row], expected, atol=2e-5, rtol=0)
+
+
+def test_perspective_equals_torchvision():
+    images = torch.rand(3, 2, 17, 23, generator=torch.Generator().manual_seed(2))
+    start = torch.tensor([[0, 0], [22, 0], [22, 16], [0, 16]])
+    moved = torch.stack([start, start, start])
+    moved[1] += torch.tensor([[3, 1], [-2, 4], [-5, -3], [1, -2]])
+    moved[2] += torch.tensor([[0, 6], [0, 0], [0, 0], [7, 0]])
+    result = perspective(images, moved.double())
+    torch.testing.assert_close(result[0], images[0], atol=2e-5, rtol=0)
+    for row in range(3):
+        expected = reference.perspective(
+            images[row], start.tolist(), moved[row].tolist(), interpolation=InterpolationMode.BILINEAR, fill=0
+        )
+        # pixels at the border of what was moved are drawn to black by torchvision's own mask
+        inside = reference.perspective(torch.ones(1, 17, 23), start.tolist(), moved[row].tolist(), fill=0)[0] > 0.999
+        torch.testing.assert_close(result[row][:, inside], expected[:, inside], atol=2e-4, rtol=0)
+
+
+def test_an_image_that_comes_again_has_further_views():
+    """With as many draws as one that has more views."""
+    images = pil_images(2)
+    views = SimCLRViews.logos(16, num_views=1, seed=3)
+    twice = views([images[0], images[1], images[0]], [4, 9, 4], 2, np.array([0, 0, 1]))
+    wider = SimCLRViews.logos(16, num_views=2, seed=3)([images[0]], [4], 2)
+    assert torch.equal(twice[0, 0], wider[0, 0])
+    assert torch.equal(twice[2, 0], wider[0, 1])
+    assert not torch.equal(twice[0], twice[2])
 
 
 @pytest.mark.parametrize("size", [16, 32, 60])

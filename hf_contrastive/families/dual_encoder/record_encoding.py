@@ -71,4 +71,48 @@ def pool_records(encoded: Mapping[str, np.ndarray], image_weight: float) -> np.n
     return pool_modalities(tensors["image"], tensors["text"], image_weight, **masks).numpy()
 
 
-__all__ = ["encode_records", "pool_records"]
+@torch.no_grad()
+def encode_fused(
+    model: Any,
+    rows: Any,
+    collator: Any,
+    *,
+    batch_size: int = 128,
+    device: torch.device | str = "cpu",
+    advance: Callable[[int], None] = lambda rows: None,
+) -> np.ndarray:
+    """Embeddings of records by a model that makes one vector of picture and text.
+
+    Args:
+        model ([`TwoTowerModel`]): whose `encode` takes both, and `has_text`; its mode is left as it was.
+        rows (`datasets.Dataset`): records with a picture.
+        collator ([`RecordCollator`]): what makes its inputs.
+        batch_size (`int`, defaults to 128): records at a time.
+        device (defaults to the CPU): where to compute; the model is moved there.
+        advance (`Callable`): called with the number of records done, after each batch.
+
+    Returns:
+        `np.ndarray` `[rows, dim]`, of length 1.
+
+    Raises:
+        ValueError: a record without a picture.
+    """
+    model.to(device)
+    found = []
+    # no dataloader: it would draw from the random numbers of training
+    for start in range(0, len(rows), batch_size):
+        size = min(batch_size, len(rows) - start)
+        batch = collator([rows[row] for row in range(start, start + size)])
+        has = batch.get("has_image", torch.full((size,), "pixel_values" in batch))
+        if not bool(has.all()):
+            row = int(batch["index"][~has][0])
+            raise ValueError(
+                f"record {row} has no picture, which {type(model).__name__} needs; leave it out, or give one"
+            )
+        given = {name: batch[name].to(device) for name in model.view_inputs if name in batch}
+        found.append(model.encode(**given).float().cpu().numpy())
+        advance(size)
+    return np.concatenate(found)
+
+
+__all__ = ["encode_fused", "encode_records", "pool_records"]

@@ -148,7 +148,9 @@ class LogoModel(TwoTowerModel):
         needed = {"image": pixel_values, "both": pixel_values, "text": input_ids}[modalities]
         if needed is None:
             name = "input_ids" if modalities == "text" else "pixel_values"
-            raise ValueError(f"{type(self).__name__} with modalities={modalities!r} needs `{name}`, which is not given.")
+            raise ValueError(
+                f"{type(self).__name__} with modalities={modalities!r} needs `{name}`, which is not given."
+            )
         count, device = len(needed), needed.device
         weight = next(self.fusion.parameters())
         if modalities == "text":
