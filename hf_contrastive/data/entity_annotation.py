@@ -8,7 +8,7 @@ import itertools
 import json
 import os
 import shutil
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -23,6 +23,7 @@ from hf_contrastive.data.entity_linking import Entity
 from hf_contrastive.data.entity_pairs import filter_entity_pairs
 from hf_contrastive.data.image_text_scoring import ImageTextScorer, chunks_of
 from hf_contrastive.data.images import decode_image, image_to_array
+from hf_contrastive.data.record_streams import records_from
 from hf_contrastive.data.schema import missing_column
 
 
@@ -213,7 +214,7 @@ def annotate_i2e(
     counts: dict[str, int] = state["counts"]
     if counts["records"]:
         advance(counts["records"])
-    stream = _records_from(records, image_column, text_column, max(0, counts["records"] - 1))
+    stream = records_from(records, image_column, max(0, counts["records"] - 1))
     if counts["records"]:
         _check_same(next(stream, None), state["last"], text_column, counts["records"])
     while not state["done"]:
@@ -412,18 +413,6 @@ def _write_result(
 
 
 # ---------------------------------------------------------------------------- records
-
-
-def _records_from(records: Any, image_column: str, text_column: str, first: int) -> Iterator[Mapping[str, Any]]:
-    """Records from number `first` on, with images as they are stored."""
-    features = getattr(records, "features", None) or {}
-    if isinstance(features.get(image_column), datasets.Image):
-        records = records.cast_column(image_column, datasets.Image(decode=False))
-    if isinstance(records, datasets.IterableDataset):
-        return iter(records.skip(first) if first else records)
-    if isinstance(records, datasets.Dataset):
-        return iter(records.select(range(min(first, len(records)), len(records))))
-    return itertools.islice(iter(records), first, None)
 
 
 def _check_columns(chunk: Sequence[Mapping[str, Any]], image_column: str, text_column: str) -> None:

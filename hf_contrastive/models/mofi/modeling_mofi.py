@@ -222,10 +222,9 @@ class MofiForPreTraining(DualEncoderForPreTraining):
             made["contrastive_loss"] = made["loss"]
         head = self.entity_head
         if head is None:
-            if entity_labels is not None or output_entity_logits:
-                what = "`entity_labels`" if entity_labels is not None else "`output_entity_logits`"
+            if output_entity_logits:
                 raise ValueError(
-                    f"{what}: objective='contrastive' has no entities; leave it out, or train 'multitask'."
+                    "`output_entity_logits`: objective='contrastive' has no entities; leave it out, or train 'multitask'."
                 )
         elif return_loss or output_entity_logits:
             labels = self._labels(entity_labels, images)
@@ -304,7 +303,8 @@ class MofiForPreTraining(DualEncoderForPreTraining):
             input_ids, attention_mask, token_type_ids (`torch.LongTensor` `[batch, tokens]`, *optional*): their texts; not needed and
                 not read with `objective="supervised"`.
             entity_labels (`torch.LongTensor` `[batch]`, *optional*): entity of each image, 0 to num_entities - 1, or -1 for an image
-                without one, which is left out of the classification alone. In eval mode no labels mean -1 for all.
+                without one, which is left out of the classification alone. In eval mode no labels mean -1 for all; not read with
+                `objective="contrastive"`.
             sample_ids (`torch.LongTensor` `[batch]`, *optional*): pairs with the same id are never negatives of each other in the
                 contrastive loss, for example the entity's number where texts are its name.
             entity_candidates (`torch.LongTensor` `[candidates]`, *optional*): entities to compare with, each once, those of the batch

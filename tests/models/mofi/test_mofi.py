@@ -71,6 +71,8 @@ def test_loss_is_that_of_the_paper(objective):
         assert net.entity_head is None
         torch.testing.assert_close(outputs.loss.detach(), contrastive)
         assert outputs.classification_loss is None
+        # labels of the data are not in the way
+        assert torch.equal(net(**given, entity_labels=LABELS).loss, outputs.loss)
         return
     expected = plain_margin_softmax(images, net.entity_head.weight.detach(), LABELS, 10, 0.2)
     torch.testing.assert_close(outputs.classification_loss.detach(), expected)
@@ -149,7 +151,7 @@ def test_sampled_softmax_holds_the_labels_and_no_entity_twice():
         ({"num_sampled_entities": 5}, {"entity_labels": LABELS.clamp(max=3) + 9}, "entity label 12 is outside"),
         ({}, {"entity_labels": None}, "`entity_labels` is not given, but objective='multitask'"),
         ({}, {"input_ids": None}, "`input_ids` is not given; give texts, or train"),
-        ({"objective": "contrastive"}, {}, "objective='contrastive' has no entities"),
+        ({"objective": "contrastive"}, {"output_entity_logits": True}, "objective='contrastive' has no entities"),
         ({}, {"entity_candidates": torch.arange(5)}, "`candidates` lacks the label 7"),
         ({}, {"entity_candidates": torch.tensor([0, 3, 7, 11, 3])}, "holds class 3 twice"),
     ],
