@@ -25,7 +25,7 @@ SLUG = "surgvlp"
 def test_short_run_on_clips(tmp_path, capsys):
     out = tmp_path / "out"
     words = ("--max_steps", "60", "--max_test_samples", "128", "--label_draws", "1", "--compare", "info_nce")
-    words += ("--eval_strategy", "steps", "--eval_steps", "40", "--probe_metrics", "knn", "--warmup_steps", "6")
+    words += ("--max_train_samples", "512", "--warmup_steps", "6")
     run(SLUG, default(SLUG), *words, "--output_dir", str(out))
     said = capsys.readouterr().out
     for part in ("=== InfoNCE alone ===", "=== InfoNCE + MIL-NCE ===", "Batch report", "such pairs are masked"):
@@ -43,7 +43,6 @@ def test_short_run_on_clips(tmp_path, capsys):
     assert results["measured"][0]["compared"] == ["text_to_image@5", "image_to_text@5"]
     logged = [json.loads(line) for line in (out / "metrics.jsonl").read_text().splitlines()]
     assert {"info_nce_loss", "mil_nce_loss"} <= set(next(line for line in logged if "info_nce_loss" in line))
-    assert any("eval_knn_top1" in line for line in logged)
     assert {path.name for path in (out / "plots").glob("*.png")} >= {"similarity_heatmap.png", "training_curves.png"}
     card = validate_card(out / "README.md")
     assert card["pipeline_tag"] == "zero-shot-image-classification"
