@@ -235,6 +235,7 @@ class Arm:
         fields (`Mapping`): of its configuration, other than those of the command.
         folder (`str`): below the run's folder; empty for the one that is saved there.
         epochs (`float`, *optional*): other than those of the command.
+        budget (`int`, *optional*): rows whose optimiser steps it takes, where it has fewer itself.
     """
 
     name: str
@@ -242,6 +243,7 @@ class Arm:
     fields: Mapping[str, Any]
     folder: str
     epochs: float | None = None
+    budget: int | None = None
 
 
 class EntityRun:
@@ -288,6 +290,9 @@ class EntityRun:
             args.output_dir = f"{self.args.output_dir}/{arm.folder}"
         if arm.epochs is not None:
             args.num_train_epochs = arm.epochs
+        if arm.budget is not None and args.max_steps <= 0:
+            batches = arm.budget // (args.per_device_train_batch_size * args.world_size)
+            args.max_steps = round(args.num_train_epochs * max(1, batches // args.gradient_accumulation_steps))
         with plain_errors():
             model = self.model(arm.fields)
         trainer = ContrastiveTrainer(
@@ -419,7 +424,7 @@ def train_with_wrong_labels(
         f"those dropped are wrong, {100 * judged['kept_wrong']:.1f} % of those kept"
     )
     rows = noisy.select(kept).remove_columns(["index"]).add_column("index", np.arange(len(kept), dtype=np.int64))
-    trainer = whole.train(Arm(name, rows, {}, ""), True, test)
+    trainer = whole.train(Arm(name, rows, {}, "", budget=len(train)), True, test)
     models[name] = trainer.model
     return trainer, judged
 

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
+from hf_contrastive.data import image_to_array
 from hf_contrastive.evaluation import auroc, retrieval_metrics
 from hf_contrastive.hub import Metric
 from hf_contrastive.recipes.common import option
@@ -35,7 +36,7 @@ class EntityMeasureArguments:
     """measuring: what stands in the table at the end"""
 
     prompt: str = option("{}", "Text of an entity for zero-shot classification; {} stands for its name.")
-    baselines: bool = option(True, "Measure raw pixels and random vectors, too.")
+    baselines: bool = option(True, "Measure random vectors, raw pixels and colours, too.")
     pictures: bool = option(True, "Draw curves, embedding map, similarities of pairs and neighbours.")
 
 
@@ -56,6 +57,23 @@ def retrieval(vectors: np.ndarray, labels: np.ndarray) -> dict[str, float]:
     found = retrieval_metrics(vectors, query_labels=labels, ks=(1,), average_precision=True, exclude_self=True)
     with_query = retrieval_metrics(vectors, query_labels=labels, ks=(), average_precision=True, exclude_self=False)
     return {"map": found["map"], "map_with_query": with_query["map"], "recall@1": found["recall@1"]}
+
+
+def colour_histogram(image: Any, bins: int = 8) -> np.ndarray:
+    """How often each colour comes, whatever the drawing: square roots of the shares.
+
+    Args:
+        image: of any kind that [`image_to_array`] takes.
+        bins (`int`, defaults to 8): of each of red, green and blue.
+
+    Returns:
+        `np.ndarray` `[bins^3]`, of length 1.
+    """
+    array = image_to_array(image, 3)
+    levels = array if array.dtype == np.uint8 else np.rint(array * 255)
+    places = (levels.astype(np.int64) * bins // 256).reshape(-1, 3) @ (bins**2, bins, 1)
+    counts = np.bincount(places, minlength=bins**3)
+    return np.sqrt(counts / counts.sum()).astype(np.float32)
 
 
 def entity_table(
@@ -87,8 +105,9 @@ def entity_table(
             pipeline.eval_collator.transform([test[row]["image"]], [row]).numpy().reshape(-1)
             for row in range(len(test))
         ]
-        centred = np.stack(pixels) - np.mean(pixels, axis=0)
-        rows.append({"model": "raw pixels", **retrieval(centred, labels)})
+        rows.append({"model": "raw pixels", **retrieval(np.stack(pixels) - np.mean(pixels, axis=0), labels)})
+        colours = [colour_histogram(test[row]["image"]) for row in range(len(test))]
+        rows.append({"model": "colour histogram", **retrieval(np.stack(colours) - np.mean(colours, axis=0), labels)})
     for name, model in models.items():
         encoded = encode_pairs(model, test, pipeline.eval_collator, texts=False, device=device)
         found = retrieval(encoded["image"], labels)

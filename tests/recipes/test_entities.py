@@ -17,6 +17,7 @@ from hf_contrastive import ConvEncoderConfig, DualEncoderProcessor, MofiConfig, 
 from hf_contrastive.data import ProcessorTransform, train_word_tokenizer
 from hf_contrastive.evaluation import retrieval_metrics
 from hf_contrastive.hub import validate_card
+from hf_contrastive.recipes.entity_measures import colour_histogram
 
 
 @pytest.mark.recipe
@@ -47,7 +48,14 @@ def test_short_run(tmp_path, capsys):
         assert part in said
     results = json.loads((out / "all_results.json").read_text())
     rows = {row["model"]: row for row in results["entity_rows"]}
-    assert list(rows) == ["random vectors", "raw pixels", "untrained encoders", "supervised only", "MOFI"]
+    assert list(rows) == [
+        "random vectors",
+        "raw pixels",
+        "colour histogram",
+        "untrained encoders",
+        "supervised only",
+        "MOFI",
+    ]
     assert results["trained"] == "MOFI"
     for name in ("supervised only", "MOFI"):
         assert rows[name]["map"] > rows["untrained encoders"]["map"] + 0.1
@@ -70,6 +78,15 @@ def test_short_run(tmp_path, capsys):
     assert head.weight.shape == (60, 64)
     assert int(head.num_steps) == 60
     assert type(AutoProcessor.from_pretrained(out).image_processor) is MofiImageProcessor
+
+
+def test_colours_are_counted_whatever_the_drawing():
+    image = np.zeros((4, 6, 3), np.uint8)
+    image[:, :3] = (255, 0, 31)
+    found = colour_histogram(Image.fromarray(image))
+    assert found.nonzero()[0].tolist() == [0, 7 * 64]
+    assert found[[0, 7 * 64]] == pytest.approx(0.5**0.5)
+    assert (colour_histogram(image[::-1, ::-1].copy()) == found).all()
 
 
 @pytest.mark.recipe
@@ -96,6 +113,8 @@ def test_wrong_labels_are_judged_and_dropped(tmp_path, capsys):
     assert judged["wrong"] == pytest.approx(0.2)
     assert judged["dropped_wrong"] * 0.2 + judged["kept_wrong"] * 0.8 == pytest.approx(0.2)
     assert "drawn glyphs: 320 rows" in said
+    # fewer rows, but as many steps: 2 epochs of 6
+    assert results["steps"] == 12
 
 
 @pytest.mark.recipe
