@@ -73,8 +73,13 @@ from hf_contrastive.training import (
 
 
 PRESETS = {"clips": SquareCropViews.clips, **VIEW_PRESETS}
-#: what tables call the objectives
-OBJECTIVE_TITLES = {"info_nce": "InfoNCE alone", "paper": "InfoNCE + MIL-NCE", "released": "released objective"}
+#: further models of a comparison: what tables call them, and the fields of the configuration that they change
+ARMS: dict[str, tuple[str, dict[str, Any]]] = {
+    "info_nce": ("InfoNCE alone", {"objective": "info_nce"}),
+    "paper": ("InfoNCE + MIL-NCE", {"objective": "paper"}),
+    "paper_cosine": ("InfoNCE + MIL-NCE on cosines", {"objective": "paper", "normalize_mil": True}),
+    "released": ("released objective", {"objective": "released"}),
+}
 _GLYPH_SPLITS = ("train", "test")
 
 
@@ -111,9 +116,7 @@ class NarrationViewArguments(ImageTextViewArguments):
 class NarrationMeasureArguments(ImageTextMeasureArguments):
     """measuring: what stands in the table at the end"""
 
-    compare: list[str] = several(
-        [], f"Also train from the same start with these objectives: {', '.join(OBJECTIVE_TITLES)}."
-    )
+    compare: list[str] = several([], f"Also train from the same start with these objectives: {', '.join(ARMS)}.")
 
 
 def load_splits(data: NarrationDataArguments, num_frames: int, seed: int) -> tuple[Any, Any]:
@@ -177,14 +180,12 @@ class NarrationPipeline:
         views ([`SimCLRViews`]): the random view of a clip.
         processor ([`DualEncoderProcessor`]): saved with the checkpoint.
         train_collator, eval_collator: for training and for measuring.
-        loss_collator: as for training, of the same epoch again and again; for the loss while training.
     """
 
     views: SimCLRViews
     processor: DualEncoderProcessor
     train_collator: NarrationCollator
     eval_collator: ClipEvalCollator
-    loss_collator: NarrationCollator
 
     @classmethod
     def build(
@@ -223,8 +224,7 @@ class NarrationPipeline:
         }
         args.sample_id_column = None  # the collator has read it
         evaluate = ClipEvalCollator(ProcessorTransform(images), processor)
-        collators = [NarrationCollator(views, processor, **options) for _ in range(2)]
-        return cls(views, processor, collators[0], evaluate, collators[1])
+        return cls(views, processor, NarrationCollator(views, processor, **options), evaluate)
 
     @staticmethod
     def _augment(view: NarrationViewArguments, views: SimCLRViews, seed: int) -> SimCLRViews:
@@ -281,16 +281,17 @@ def start_model(
     return model
 
 
-def with_objective(model: Any, objective: str) -> Any:
+def with_fields(model: Any, fields: Mapping[str, Any]) -> Any:
     """A copy of a model, with the same weights, that optimises something else.
 
     Args:
         model: a `ForPreTraining` model, possibly wrapped by PEFT.
-        objective (`str`): of its configuration.
+        fields (`Mapping`): of its configuration, such as `objective`.
     """
     other = copy.deepcopy(model)
     inner = other.get_base_model() if hasattr(other, "peft_config") else other
-    inner.config.objective = objective
+    for name, value in fields.items():
+        setattr(inner.config, name, value)
     return other
 
 
@@ -391,10 +392,20 @@ def measured(rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
     Args:
         rows: of [`measure_models`].
     """
-    names = list(dict.fromkeys(name for row in rows for name in row if name != "model"))
-    columns = {name: (f"{column_title(name)} %", 100, 1) for name in names}
-    compared = [name for name in names if name.endswith("@5")]
-    return [{"title": "Clips and texts", "columns": columns, "rows": list(rows), "compared": compared}]
+    shown, columns = [], {}
+    for row in rows:
+        shown.append({"model": row["model"]})
+        for name, value in row.items():
+            kind, _, cut = name.partition("@")
+            if cut.isdigit():  # files keep names in alphabetical order
+                padded = f"{kind}@{int(cut):03d}"
+                columns[padded] = (f"{column_title(name)} %", 100, 1)
+                shown[-1][padded] = value
+            elif kind == "linear":
+                columns[name] = (f"{column_title(name)} %", 100, 1)
+                shown[-1][name] = value
+    compared = [name for name in columns if name.endswith("@005")]
+    return [{"title": "Clips and texts", "columns": columns, "rows": shown, "compared": compared}]
 
 
 def run(spec: SystemSpec, *, description: str, example: str) -> None:
@@ -421,7 +432,7 @@ def run(spec: SystemSpec, *, description: str, example: str) -> None:
     )
     started = time.time()
     if measure.compare:
-        check_choice("compare", measure.compare, OBJECTIVE_TITLES)
+        check_choice("compare", measure.compare, ARMS)
     prepare_output(args, run_arguments)
     fields = dataclasses.asdict(objective)
     config: Any = spec.config_class()
@@ -433,7 +444,7 @@ def run(spec: SystemSpec, *, description: str, example: str) -> None:
         train, test = load_splits(data, fields["num_frames"] or config.num_frames, args.seed)
         words = (fields["text_pooling"] or config.text_pooling) == "word_sum"
         length = fields["text_length"] or config.text_length if words else None
-        objectives = [*measure.compare, main_objective]
+        objectives = [*(ARMS[arm][1]["objective"] for arm in measure.compare), main_objective]
         pipeline = NarrationPipeline.build(data, view, towers, train, args, objectives=objectives, text_length=length)
 
     # model
@@ -448,11 +459,10 @@ def run(spec: SystemSpec, *, description: str, example: str) -> None:
 
     # one arm after the other, the main one at the end
     models, trainer = {"untrained encoders": untrained}, None
-    arms = [name for name in dict.fromkeys(measure.compare) if name != main_objective]
-    for name in [*arms, main_objective]:
-        final = name == main_objective
-        own = args if final else dataclasses.replace(args, output_dir=str(Path(args.output_dir) / name))
-        arm = model if final else with_objective(untrained, name)
+    for name in [*dict.fromkeys(measure.compare), None]:
+        title, changed = (spec.title, {}) if name is None else ARMS[name]
+        own = args if name is None else dataclasses.replace(args, output_dir=str(Path(args.output_dir) / name))
+        arm = model if name is None else with_fields(untrained, changed)
         trainer = ContrastiveTrainer(
             arm.train(),
             own,
@@ -463,11 +473,11 @@ def run(spec: SystemSpec, *, description: str, example: str) -> None:
             probe_dataset=train.rows if isinstance(train, NoisyCaptions) and labels_of(test) is not None else None,
             processing_class=pipeline.processor,
         )
-        if arms:
-            say(f"\n=== {OBJECTIVE_TITLES[name]} ===")
+        if measure.compare:
+            say(f"\n=== {title} ===")
         report(trainer, data, pipeline, train)
-        train_or_load(trainer, own, pipeline.processor, final=final)
-        models[spec.title if final else OBJECTIVE_TITLES[name]] = arm
+        train_or_load(trainer, own, pipeline.processor, final=name is None)
+        models[title] = arm
 
     # what came out
     rows: list[dict[str, Any]] = []
@@ -493,6 +503,7 @@ def run(spec: SystemSpec, *, description: str, example: str) -> None:
 
 
 __all__ = [
+    "ARMS",
     "NarrationDataArguments",
     "NarrationMeasureArguments",
     "NarrationPipeline",
@@ -503,5 +514,5 @@ __all__ = [
     "report",
     "run",
     "start_model",
-    "with_objective",
+    "with_fields",
 ]

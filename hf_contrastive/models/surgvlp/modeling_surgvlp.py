@@ -132,6 +132,11 @@ class _ClipsAndWords(DualEncoderModel):
         """
         config = self.config
         require_tokens(attention_mask)
+        if not config.merge_word_pieces and torch.compiler.is_compiling():
+            raise ValueError(
+                "with merge_word_pieces=False all places of a text are read, so a graph for any number of tokens cannot be made; use "
+                "merge_word_pieces=True."
+            )
         if not config.merge_word_pieces and input_ids.ndim == 2 and input_ids.shape[1] < config.text_length:
             # every place is read, whatever the batch was padded to
             missing = (0, config.text_length - input_ids.shape[1])
@@ -286,27 +291,36 @@ class SurgVLPForPreTraining(_ClipsAndWords, DualEncoderForPreTraining):
         Raises:
             ValueError: a wrong shape, or parts of different length.
         """
-        named = {"input_ids": input_ids, "mil_input_ids": mil_input_ids}
-        named |= {"pixel_values_aug1": pixel_values_aug1, "pixel_values_aug2": pixel_values_aug2}
-        image_features, image_embeds = self.embed_images(pixel_values)
+        augmented = {"pixel_values_aug1": pixel_values_aug1, "pixel_values_aug2": pixel_values_aug2}
+        named = {"input_ids": input_ids, "mil_input_ids": mil_input_ids, **augmented}
         for name, value in named.items():
             if value is not None and len(value) != len(pixel_values):
                 raise ValueError(
                     f"`pixel_values` has {len(pixel_values)} clips and `{name}` has {len(value)} rows; row i of all inputs belongs to "
                     "clip i. For a comparison of all with all use the class without ForPreTraining."
                 )
+        for name, value in augmented.items():
+            if value is not None and value.shape[1:] != pixel_values.shape[1:]:
+                raise ValueError(
+                    f"`{name}` has shape {tuple(value.shape)} and `pixel_values` {tuple(pixel_values.shape)}; augmented clips are as "
+                    "long and as large as the clips."
+                )
+        # all clips in one batch, as in the published code: batch norm takes its statistics over all of them
+        clips = [pixel_values, *(value for value in augmented.values() if value is not None)]
+        features, projections = self.embed_images(torch.cat(clips) if len(clips) > 1 else pixel_values)
+        parts = iter(projections.split(len(pixel_values)))
         text_features, text_embeds = self.embed_texts(input_ids, attention_mask, token_type_ids)
         found = {
-            "image_embeds": image_embeds,
+            "image_embeds": next(parts),
             "text_embeds": text_embeds,
-            "image_features": image_features,
+            "image_features": features[: len(pixel_values)],
             "text_features": text_features,
         }
         if mil_input_ids is not None:
             found["mil_text_embeds"] = self._embed_several(mil_input_ids, mil_attention_mask, mil_token_type_ids)
         for name, pixels in (("aug1_embeds", pixel_values_aug1), ("aug2_embeds", pixel_values_aug2)):
             if pixels is not None:
-                found[name] = self.embed_images(pixels)[1]
+                found[name] = next(parts)
         return found
 
     def _embed_several(

@@ -155,6 +155,18 @@ def test_a_clip_is_the_mean_of_its_frames():
     torch.testing.assert_close(model.encode(clips[:, :1].expand(-1, 3, -1, -1, -1)), model.encode(clips[:, 0]))
 
 
+def test_batch_norm_sees_clips_and_augmented_clips_together():
+    config = tiny(vision_config=image_backbones()["resnet"], objective="released")
+    torch.manual_seed(0)
+    model = SurgVLPForPreTraining(config).train()
+    inputs = batch()
+    with torch.no_grad():
+        embeds = model.embed_views(**inputs)
+        names = ("pixel_values", "pixel_values_aug1", "pixel_values_aug2")
+        together = model.embed_images(torch.cat([inputs[name] for name in names]))[1]
+    torch.testing.assert_close(torch.cat([embeds[f"{name}_embeds"] for name in ("image", "aug1", "aug2")]), together)
+
+
 def test_wrong_clips_are_refused_in_words():
     model = SurgVLPForPreTraining(tiny()).eval()
     inputs = batch()
@@ -164,6 +176,8 @@ def test_wrong_clips_are_refused_in_words():
         model.encode(inputs["pixel_values"][:, :0])
     with pytest.raises(ValueError, match="4 clips and `mil_input_ids` has 3 rows"):
         model(**{**inputs, "mil_input_ids": inputs["mil_input_ids"][:3]})
+    with pytest.raises(ValueError, match=r"`pixel_values_aug2` has shape .* as long and as large as the clips"):
+        model(**{**inputs, "pixel_values_aug2": inputs["pixel_values"][:, :1]})
     with pytest.raises(ValueError, match=r"`mil_input_ids` has shape \(4, 7\), expected \[batch, texts, tokens\]"):
         model(**{**inputs, "mil_input_ids": inputs["input_ids"], "mil_attention_mask": inputs["attention_mask"]})
     inputs["mil_attention_mask"][1, 1] = 0
