@@ -77,7 +77,7 @@ def parser() -> argparse.ArgumentParser:
     images.add_argument("--split", default="train", help="default: train")
     images.add_argument("--name", help="configuration of a hub dataset")
     images.add_argument("--image-column", default="image", help="images, or their paths (default: image)")
-    images.add_argument("--text-column", default="text", help="texts (default: text)")
+    images.add_argument("--text-column", default="text", help="texts (default: text; of .tar files often txt)")
     images.add_argument("--max-records", type=int, help="read no more than that many (default: all)")
     images.add_argument(
         "--share", metavar="I/N", help="read only share I of N, from 0; --join puts the shares together"

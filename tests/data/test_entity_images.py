@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import io
+import json
+import tarfile
 
 import datasets
 import numpy as np
@@ -11,7 +13,14 @@ import torch
 from PIL import Image
 
 from hf_contrastive import DualEncoderProcessor
-from hf_contrastive.data import EntityCollator, SimCLRViews, image_processor, load_entity_images, train_word_tokenizer
+from hf_contrastive.data import (
+    EntityCollator,
+    SimCLRViews,
+    decode_image,
+    image_processor,
+    load_entity_images,
+    train_word_tokenizer,
+)
 from hf_contrastive.data.entity_images import (
     describe_entities,
     entity_texts,
@@ -90,6 +99,27 @@ def test_streams_keep_images_as_they_are_stored(tmp_path):
         open_records(tmp_path / "logos.parquet", split="test")
     with pytest.raises(FileNotFoundError, match="does not exist"):
         open_records(tmp_path / "nothing.parquet")
+
+
+def test_streams_of_archives_and_folders(tmp_path):
+    (tmp_path / "tars").mkdir()
+    with tarfile.open(tmp_path / "tars" / "train-000.tar", "w") as archive:
+        for row in range(3):
+            for name, data in ((f"{row:04d}.png", png(row)["bytes"]), (f"{row:04d}.txt", f"text {row}".encode())):
+                entry = tarfile.TarInfo(name)
+                entry.size = len(data)
+                archive.addfile(entry, io.BytesIO(data))
+    records = list(open_records(tmp_path / "tars"))
+    assert [record["image"]["bytes"] for record in records] == [png(row)["bytes"] for row in range(3)]
+    assert [record["txt"] for record in records] == ["text 0", "text 1", "text 2"]
+    (tmp_path / "folder").mkdir()
+    for row in range(3):
+        (tmp_path / "folder" / f"{row}.png").write_bytes(png(row)["bytes"])
+    lines = [json.dumps({"file_name": f"{row}.png", "text": f"text {row}"}) for row in range(3)]
+    (tmp_path / "folder" / "metadata.jsonl").write_text("\n".join(lines))
+    records = list(open_records(tmp_path / "folder"))
+    assert [record["text"] for record in records] == ["text 0", "text 1", "text 2"]
+    assert all(decode_image(record["image"]).size == (6, 6) for record in records)
 
 
 def test_entities_are_held_out_whole(tmp_path):
