@@ -90,6 +90,8 @@ def read_frames(path: str | Path, start: float, length: float, fps: float = 2.0)
         shown: Any = None
         try:
             for frame in container.decode(stream):
+                if frame.pts is None:  # a damaged file: nobody knows when it is shown
+                    continue
                 time = (frame.pts - begin) * base
                 # what was on the screen until this frame came
                 while shown is not None and len(found) < len(wanted) and wanted[len(found)] < time - 1e-6:

@@ -224,7 +224,7 @@ def retrieval(recogniser: Recogniser, args: argparse.Namespace) -> dict[str, Any
     """Recall and median rank over all sentences of the split and the clips in their middle."""
     with plain_errors():
         folders = {"anchor": args.anchor_folder, "other": args.other_folder}
-        frames = args.num_frames or int(recogniser.model.config.num_frames)
+        frames = args.num_frames or int(getattr(recogniser.model.config, "num_frames", 4))
         rows = NarrationClips(load_narrations(args.data, args.split, **folders), draw=False, num_frames=frames)
     collator = ClipEvalCollator(ProcessorTransform(recogniser.processor.image_processor), recogniser.processor)
     clips, texts = [], []
@@ -288,7 +288,7 @@ def main() -> None:
     one.add_argument("--split", default="val", help="name of the split (default: val)")
     one.add_argument("--anchor-folder", default="aws_narration_texts", help="transcript (default: %(default)s)")
     one.add_argument("--other-folder", default="whisper_narration_texts", help="second one (default: %(default)s)")
-    one.add_argument("--num-frames", type=int, help="frames of a clip; the checkpoint's by default")
+    one.add_argument("--num-frames", type=int, help="frames of a clip; as the checkpoint was trained by default")
     one.set_defaults(run=retrieval, resize_default=[], crop_default=0)
     args = parser.parse_args()
     resize = args.resize_default if getattr(args, "resize", None) is None else [n for n in args.resize if n]

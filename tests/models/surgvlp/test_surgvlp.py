@@ -287,6 +287,24 @@ def test_export_says_what_it_cannot(checkpoint, tmp_path):
         export_sentence_transformers(model, tmp_path / "out", processor)
 
 
+def test_trained_encoders_decide_the_common_space():
+    from transformers import ViTModel
+
+    vision, text = ViTModel(image_backbones()["vit"]), BertModel(text_encoders()["bert"])
+    options = {"text_layers": 2, "text_length": 9}
+    model = SurgVLPForPreTraining.from_towers(vision, text, **options).eval()
+    assert model.config.projection_dim == 16
+    texts = random_texts(2, seed=0)
+    with torch.no_grad():
+        layers = text.eval()(**texts, output_hidden_states=True).hidden_states
+        expected = ((layers[-1] + layers[-2]) * texts["attention_mask"][:, :, None]).sum(1) / 9
+        # texts are not projected
+        torch.testing.assert_close(model.embed_texts(**texts)[1], expected, rtol=1e-4, atol=1e-5)
+    wider = SurgVLPForPreTraining.from_towers(vision, text, project_text=True, projection_dim=24, **options)
+    assert wider(**batch()).text_embeds.shape == (4, 24)
+    assert {name for name, _ in model.text_projection.named_parameters()} == set()
+
+
 # ---- published weights ----
 
 
