@@ -7,12 +7,12 @@ import math
 
 import pytest
 import torch
-from helpers.dual_encoder_tester import random_texts, text_encoders
+from helpers.dual_encoder_tester import clip_vision, random_texts, text_encoders
 from helpers.testers import image_backbones, max_difference, random_images
 from safetensors.torch import load_file
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
-from transformers import AutoModel, AutoModelForPreTraining
+from transformers import AutoModel, AutoModelForPreTraining, CLIPConfig, CLIPModel
 
 from hf_contrastive import ContrastiveTrainer, ContrastiveTrainingArguments, MofiConfig, MofiForPreTraining, MofiModel
 from hf_contrastive.distributed import get_rank, get_world_size
@@ -166,6 +166,21 @@ def test_an_objective_with_entities_needs_their_number():
     with pytest.raises(ValueError, match="`num_entities` is 0, but objective='multitask' classifies entities"):
         model(num_entities=0)
     assert MofiModel(config(num_entities=0)).encode(inputs()["pixel_values"]).shape == (6, 8)
+
+
+def test_a_trained_pair_can_be_trained_further():
+    sizes = {"hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 24}
+    texts = {**sizes, "vocab_size": 40, "max_position_embeddings": 12, "eos_token_id": 3, "bos_token_id": 2}
+    torch.manual_seed(0)
+    pair = CLIPModel(
+        CLIPConfig(vision_config=clip_vision().to_dict(), text_config={**texts, "pad_token_id": 1}, projection_dim=8)
+    )
+    net = MofiForPreTraining.from_pair(pair.eval(), num_entities=ENTITIES).eval()
+    given = inputs()
+    found, expected = net(**given, entity_labels=LABELS), pair(**given, return_loss=True)
+    torch.testing.assert_close(found.contrastive_loss, expected.loss)
+    torch.testing.assert_close(found.image_embeds, expected.image_embeds)
+    assert found.classification_loss > 0
 
 
 def test_logits_are_float32_under_autocast():
