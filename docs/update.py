@@ -111,6 +111,20 @@ hf-contrastive recommend me/my-{spec.slug} --user ann
 ```
 
 `{spec.config_class().__name__}` and `{spec.model_class().__name__}` come from `hf_contrastive`; {info}"""
+    if spec.column == "image, text" and not spec.main.zero_shot_image:
+        return f"""```python
+from hf_contrastive import {spec.model_class().__name__}, LogoIdentifier
+from transformers import AutoProcessor
+
+model = {spec.model_class().__name__}.from_pretrained("me/my-{spec.slug}")  # a folder or a hub id
+identifier = LogoIdentifier(model, AutoProcessor.from_pretrained("me/my-{spec.slug}"))
+identifier.add(pictures, brands, texts=texts)  # one reference or more of each brand
+identifier.identify(crops, texts=ocr, k=5)  # for each crop the nearest references: brand, score
+```
+
+`{spec.pretraining_class().__name__}.from_towers("microsoft/resnet-50", "google-bert/bert-base-uncased")` starts from any two encoders of
+transformers. `{spec.config_class().__name__}`, `{spec.model_class().__name__}` (inference) and `{spec.pretraining_class().__name__}` (with
+the objective) come from `hf_contrastive`; {info}"""
     if spec.main.zero_shot_image:
         name = spec.pretraining_class().__name__
         return f"""```python

@@ -74,10 +74,22 @@ _PUBLIC_NAMES = {
     "ConVIRTConfig": "hf_contrastive.models.convirt.configuration_convirt",
     "ConVIRTModel": "hf_contrastive.models.convirt.modeling_convirt",
     "ConVIRTForPreTraining": "hf_contrastive.models.convirt.modeling_convirt",
+    "SurgVLPConfig": "hf_contrastive.models.surgvlp.configuration_surgvlp",
+    "SurgVLPModel": "hf_contrastive.models.surgvlp.modeling_surgvlp",
+    "SurgVLPForPreTraining": "hf_contrastive.models.surgvlp.modeling_surgvlp",
     "ClippingsConfig": "hf_contrastive.models.clippings.configuration_clippings",
     "ClippingsModel": "hf_contrastive.models.clippings.modeling_clippings",
     "ClippingsForPreTraining": "hf_contrastive.models.clippings.modeling_clippings",
     "ClippingsImageProcessor": "hf_contrastive.models.clippings.image_processing_clippings",
+    "LogoConfig": "hf_contrastive.models.logo.configuration_logo",
+    "LogoModel": "hf_contrastive.models.logo.modeling_logo",
+    "LogoForPreTraining": "hf_contrastive.models.logo.modeling_logo",
+    "LogoIdentifier": "hf_contrastive.families.dual_encoder.logo_identification",
+    "LogoImageProcessor": "hf_contrastive.models.logo.image_processing_logo",
+    "MofiConfig": "hf_contrastive.models.mofi.configuration_mofi",
+    "MofiModel": "hf_contrastive.models.mofi.modeling_mofi",
+    "MofiForPreTraining": "hf_contrastive.models.mofi.modeling_mofi",
+    "MofiImageProcessor": "hf_contrastive.models.mofi.image_processing_mofi",
     "DualEncoderProcessor": "hf_contrastive.families.dual_encoder.processing_dual_encoder",
     "PseudoLabeler": "hf_contrastive.models.gsimclr.data_gsimclr",
     "ConvEncoderConfig": "hf_contrastive.backbones.configuration_backbones",
@@ -149,6 +161,7 @@ if TYPE_CHECKING:  # static analysis sees the real names
         load_images,
         load_interactions,
     )
+    from hf_contrastive.families.dual_encoder.logo_identification import LogoIdentifier
     from hf_contrastive.families.dual_encoder.processing_dual_encoder import DualEncoderProcessor
     from hf_contrastive.families.recommender.item_index import ItemIndex
     from hf_contrastive.generation import contrastive_search
@@ -184,10 +197,16 @@ if TYPE_CHECKING:  # static analysis sees the real names
     from hf_contrastive.models.interclr.modeling_interclr import InterCLRForPreTraining, InterCLRModel
     from hf_contrastive.models.lightgcn.configuration_lightgcn import LightGCNConfig
     from hf_contrastive.models.lightgcn.modeling_lightgcn import LightGCNModel
+    from hf_contrastive.models.logo.configuration_logo import LogoConfig
+    from hf_contrastive.models.logo.image_processing_logo import LogoImageProcessor
+    from hf_contrastive.models.logo.modeling_logo import LogoForPreTraining, LogoModel
     from hf_contrastive.models.mf.configuration_mf import MFConfig
     from hf_contrastive.models.mf.modeling_mf import MFModel
     from hf_contrastive.models.moco.configuration_moco import MoCoConfig
     from hf_contrastive.models.moco.modeling_moco import MoCoForPreTraining, MoCoModel
+    from hf_contrastive.models.mofi.configuration_mofi import MofiConfig
+    from hf_contrastive.models.mofi.image_processing_mofi import MofiImageProcessor
+    from hf_contrastive.models.mofi.modeling_mofi import MofiForPreTraining, MofiModel
     from hf_contrastive.models.npid.configuration_npid import NPIDConfig
     from hf_contrastive.models.npid.modeling_npid import NPIDForPreTraining, NPIDModel
     from hf_contrastive.models.sgl.configuration_sgl import SGLConfig
@@ -202,6 +221,8 @@ if TYPE_CHECKING:  # static analysis sees the real names
     from hf_contrastive.models.simgcl.modeling_simgcl import SimGCLModel
     from hf_contrastive.models.simsiam.configuration_simsiam import SimSiamConfig
     from hf_contrastive.models.simsiam.modeling_simsiam import SimSiamForPreTraining, SimSiamModel
+    from hf_contrastive.models.surgvlp.configuration_surgvlp import SurgVLPConfig
+    from hf_contrastive.models.surgvlp.modeling_surgvlp import SurgVLPForPreTraining, SurgVLPModel
     from hf_contrastive.models.swav.configuration_swav import SwAVConfig
     from hf_contrastive.models.swav.modeling_swav import SwAVForPreTraining, SwAVModel
     from hf_contrastive.registry import get_system, list_systems

@@ -92,6 +92,10 @@ def _register_model(module: ModuleType, config_class: type) -> None:
 
 
 def _register_processors(module: ModuleType) -> None:
+    # a folder of a processor alone is opened by the name of the class: no configuration is read, and there may be no key yet
+    for spec in registry.all_model_specs():
+        if spec.processor is not None:
+            _make_resolving(module.PROCESSOR_MAPPING)[spec.config] = _LazyClass(spec.processor_class)
     for config_class in _defined_configs:
         _register_processor(module, config_class)
 

@@ -218,7 +218,13 @@ def _recommender(slug: str, title: str, name: str, tags: tuple[str, ...] = (), *
 
 
 def _dual_encoder(
-    slug: str, title: str, name: str, tags: tuple[str, ...] = (), image_processor: str | None = None, **fields: Any
+    slug: str,
+    title: str,
+    name: str,
+    tags: tuple[str, ...] = (),
+    image_processor: str | None = None,
+    zero_shot: bool = True,
+    **fields: Any,
 ) -> SystemSpec:
     """A row of the dual encoders; `name` is what its classes' names begin with."""
     return SystemSpec(
@@ -227,14 +233,14 @@ def _dual_encoder(
         main=_with_objective(
             slug,
             name,
-            zero_shot_image=True,
+            zero_shot_image=zero_shot,
             processor="hf_contrastive.families.dual_encoder.processing_dual_encoder:DualEncoderProcessor",
             image_processor=image_processor,
         ),
         main_input="pixel_values",
         column="image, text",
         tags=("image-text", "dual-encoder", slug, *tags),
-        pipeline_tag="zero-shot-image-classification",
+        pipeline_tag="zero-shot-image-classification" if zero_shot else "image-feature-extraction",
         default_settings="glyphs.yaml",
         **fields,
     )
@@ -634,6 +640,63 @@ _ROWS = (
 }""",
         tags=("record-linkage",),
         image_processor=f"{_MODELS}.clippings.image_processing_clippings:ClippingsImageProcessor",
+    ),
+    _dual_encoder(
+        "logo",
+        "Logo identification",
+        "Logo",
+        domain="image-text",
+        task="logo identification",
+        summary="Recognises a brand from one reference picture of its logo, by the drawing and the text in it.",
+        paper_title="Contrastive Multi-View Textual-Visual Encoding: Towards One Hundred Thousand-Scale One-Shot Logo Identification",
+        paper_url="https://arxiv.org/abs/2211.12926",
+        year=2022,
+        bibtex="""@inproceedings{sharma2022contrastive,
+  title={Contrastive Multi-View Textual-Visual Encoding: Towards One Hundred Thousand-Scale One-Shot Logo Identification},
+  author={Sharma, Nakul and Penamakuri, Abhirama S. and Mishra, Anand},
+  booktitle={Indian Conference on Computer Vision, Graphics and Image Processing},
+  year={2022}
+}""",
+        tags=("logo", "one-shot"),
+        image_processor=f"{_MODELS}.logo.image_processing_logo:LogoImageProcessor",
+        zero_shot=False,
+    ),
+    _dual_encoder(
+        "surgvlp",
+        "SurgVLP",
+        "SurgVLP",
+        domain="image-text",
+        task="video-text pre-training",
+        summary="Recognises surgical phases, tools and actions from words alone, after learning from narrated lecture videos.",
+        paper_title="Learning Multi-modal Representations by Watching Hundreds of Surgical Video Lectures",
+        paper_url="https://arxiv.org/abs/2307.15220",
+        year=2023,
+        bibtex="""@article{yuan2023surgvlp,
+  title={Learning Multi-modal Representations by Watching Hundreds of Surgical Video Lectures},
+  author={Yuan, Kun and Srivastav, Vinkle and Yu, Tong and Lavanchy, Joel L. and Mascagni, Pietro and Navab, Nassir and Padoy, Nicolas},
+  journal={arXiv preprint arXiv:2307.15220},
+  year={2023}
+}""",
+        tags=("surgical-video", "video-text", "zero-shot"),
+    ),
+    _dual_encoder(
+        "mofi",
+        "MOFI",
+        "Mofi",
+        domain="image-text",
+        task="image-text pre-training",
+        summary="Learns image features for retrieval from web images whose texts name things: which thing it is, and which text.",
+        paper_title="MOFI: Learning Image Representations from Noisy Entity Annotated Images",
+        paper_url="https://arxiv.org/abs/2306.07952",
+        year=2024,
+        bibtex="""@inproceedings{wu2024mofi,
+  title={MOFI: Learning Image Representations from Noisy Entity Annotated Images},
+  author={Wu, Wentao and Timofeev, Aleksei and Chen, Chen and Zhang, Bowen and Duan, Kun and Liu, Shuangning and Zheng, Yantao and Shlens, Jonathon and Du, Xianzhi and Gan, Zhe and Yang, Yinfei},
+  booktitle={International Conference on Learning Representations},
+  year={2024}
+}""",
+        tags=("image-retrieval", "entities"),
+        image_processor=f"{_MODELS}.mofi.image_processing_mofi:MofiImageProcessor",
     ),
 )
 

@@ -18,6 +18,7 @@ import sys
 from pathlib import Path
 
 from hf_contrastive.recipes.comparisons import file_label, split_words
+from hf_contrastive.recipes.entity_measures import TITLES
 from hf_contrastive.recipes.image_text_measures import column_title
 from hf_contrastive.recipes.linkage_measures import link_columns
 from hf_contrastive.reporting import markdown_table, mean_and_spread, write_section
@@ -71,6 +72,8 @@ def seeds_section(args: argparse.Namespace, recipe_words: list[str], results: li
         body = pair_tables(results)
     elif "clone_rows" in results[0]:
         body = program_tables(results)
+    elif "entity_rows" in results[0]:
+        body = entity_tables(results)
     elif "link_rows" in results[0]:
         body = link_tables(results)
     else:
@@ -324,6 +327,48 @@ def link_tables(results: list[dict]) -> list[str]:
             line[f"at {threshold:g}"] = mean_and_spread([one["ari_per_threshold"][place] for one in own], 2)
         table.append(line)
     return [*lines, markdown_table(table), ""]
+
+
+def entity_tables(results: list[dict]) -> list[str]:
+    """Retrieval among unseen entities of every arm, the differences between arms, and how well wrong labels were told apart."""
+    first, measured = results[0], list(TITLES)
+    by_seed = [{row["model"]: row for row in result["entity_rows"]} for result in results]
+    table = []
+    for name, row in by_seed[0].items():
+        line = {"model": name}
+        for key in measured:
+            line[f"{TITLES[key]} %"] = (
+                mean_and_spread([100 * seed[name][key] for seed in by_seed], 1) if key in row else "-"
+            )
+        table.append(line)
+    lines = [
+        f"{first['train_rows']} training images of {first['entities']} entities, {first['test_images']} test images of "
+        f"{first['test_entities']} others, {first['steps']} steps in the last arm; {{seeds}}",
+        "",
+        markdown_table(table),
+        "",
+    ]
+    names = list(by_seed[0])
+    arms = names[names.index("untrained encoders") + 1 :]
+    pairs = [(one, other) for place, one in enumerate(arms) for other in arms[:place]]
+    pairs.append((first["trained"], "untrained encoders"))
+    for one, other in pairs:
+        gains = [100 * (seed[one]["map"] - seed[other]["map"]) for seed in by_seed]
+        shown = ", ".join(f"{gain:+.1f}" for gain in gains)
+        lines.append(f"- mAP: {one} minus {other} by seed: {shown}; mean {statistics.mean(gains):+.1f}.")
+    if "judged" in first:
+        shares = {
+            "wrong": "wrong labels of all",
+            "dropped_wrong": "of those dropped",
+            "kept_wrong": "of those kept",
+        }
+        told = [
+            f"{title} {mean_and_spread([100 * result['judged'][key] for result in results], 1)} %"
+            for key, title in shares.items()
+        ]
+        area = mean_and_spread([result["judged"]["auroc"] for result in results], 3)
+        lines.append(f"- cosine of image and name: AUROC {area} for right labels; {', '.join(told)}.")
+    return [*lines, ""]
 
 
 def pair_tables(results: list[dict]) -> list[str]:

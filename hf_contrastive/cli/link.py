@@ -19,6 +19,7 @@ from hf_contrastive.cli.rows_file import RowsFile, check_rows_file
 EXAMPLES = examples(
     "hf-contrastive link out/clippings-glyphs crops.csv known.csv -o matches.parquet --threshold 0.8",
     "hf-contrastive link me/clippings-firms crops.csv known.csv -o matches.csv --image-weight 0.7 --unmatched",
+    "hf-contrastive link out/logo-glyphs crops.csv references.csv -o brands.csv --k 5 --right-id-column brand",
     "hf-contrastive link me/clippings-products tableA.csv tableB.csv -o matches.csv --text-column name --k 3",
 )
 TABLES, MATCHES = "Tables", "Matches"
@@ -102,6 +103,10 @@ def command(
         ),
     ]
     linker = load_linker(checkpoint, device)
+    if image_weight is not None and linker.fused:
+        raise WrongUsage(
+            f"--image-weight is for pairs of encoders whose embeddings are pooled; {checkpoint} makes one vector of picture and text."
+        )
     weight = linker.image_weight if image_weight is None else image_weight
     sides = [linker.embed(table, weight, batch_size) for table in tables]
     types = _types(tables, k)
@@ -167,6 +172,13 @@ class Linker:
     name: str
 
     @property
+    def fused(self) -> bool:
+        """Whether the model itself makes one vector of picture and text."""
+        from hf_contrastive.families.dual_encoder.modeling_dual_encoder import DualEncoderModel
+
+        return not isinstance(self.model, DualEncoderModel)
+
+    @property
     def image_weight(self) -> float:
         """Of the checkpoint; a half where it has none."""
         return float(getattr(self.model.config, "image_weight", 0.5))
@@ -185,19 +197,21 @@ class Linker:
         import torch
 
         from hf_contrastive.data import ProcessorTransform, RecordCollator
-        from hf_contrastive.families.dual_encoder.record_encoding import encode_records, pool_records
+        from hf_contrastive.families.dual_encoder.record_encoding import encode_fused, encode_records, pool_records
 
         transform = ProcessorTransform(self.processor.image_processor)
         collator = RecordCollator(transform, self.processor, augment=False, labels=False, mask_duplicates=False)
-        device = next(self.model.parameters()).device
+        options: dict[str, Any] = {"batch_size": batch_size, "device": next(self.model.parameters()).device}
         with Progress("reading records", len(table.rows), unit="records") as progress:
+            options["advance"] = progress.advance
             try:
-                encoded = encode_records(
-                    self.model, table.rows, collator, batch_size=batch_size, device=device, advance=progress.advance
-                )
+                if self.fused:
+                    found = encode_fused(self.model, table.rows, collator, **options)
+                else:
+                    found = pool_records(encode_records(self.model, table.rows, collator, **options), image_weight)
             except ValueError as error:
                 raise CliError(f"{error}; mend the file, or leave the record out.") from error
-        embeds = torch.from_numpy(pool_records(encoded, image_weight))
+        embeds = torch.from_numpy(found)
         bad = (~torch.isfinite(embeds).all(1)).nonzero()
         if len(bad):
             raise CliError(
@@ -227,9 +241,9 @@ def load_linker(checkpoint: str, device: str = "auto") -> Linker:
     target = pick_device(device)
     checkpoint = os.path.expanduser(checkpoint)
     info = look_at(checkpoint)
-    if not info.is_adapter and (info.system is None or not info.system.main.zero_shot_image):
+    if not info.is_adapter and (info.system is None or info.system.column != "image, text"):
         kind = f"a {info.model_type!r} model" if info.model_type else "no known model"
-        systems = [slug for slug, spec in REGISTRY.items() if spec.main.zero_shot_image]
+        systems = [slug for slug, spec in REGISTRY.items() if spec.column == "image, text"]
         raise CliError(
             f"{checkpoint} is {kind}, not a pair of encoders of images and texts; give a folder that a training of one of "
             f"{', '.join(systems)} wrote. To train one, type: hf-contrastive train clippings."

@@ -9,7 +9,10 @@ With `MultiCropViews` also `local_pixel_values` [B, crops, C, h, w].
 With `NeighbourSamplingCollator` also `node_ids` [n], `edge_index` [2, e], `edge_weights` [e].
 `load_item_table` -> `encode_items` -> features [num_items, dim] for `InteractionDataset.item_features`.
 `load_image_texts` -> `ImageTextCollator(SimCLRViews(num_views=1), processor)` -> `pixel_values` [B, C, H, W], `input_ids` [B, L].
+`load_entity_images` -> `EntityCollator(SimCLRViews(num_views=1), processor)` -> as before, with `entity_labels` [B].
 `load_linkage_table` -> `RecordCollator(ScanViews(...), processor)` -> `pixel_values` [B, C, H, W], `input_ids` [B, L], `labels` [B].
+`load_narrations` -> `NarrationClips` -> `NarrationCollator(SquareCropViews(...), processor)` -> `pixel_values` [B, frames, C, H, W],
+`input_ids` [B, L], `mil_input_ids` [B, texts, L]; `NoisyCaptions` over `load_image_texts` or `make_glyph_clips` in its place.
 `load_programs` -> `ProgramPairs` with `PairBatchSampler` -> `PairCollator(ProgramProcessor)` -> `input_ids` [B, 2, L] and others.
 """
 
@@ -21,6 +24,7 @@ from hf_contrastive.data.collators import EvalCollator, MultiViewCollator
 from hf_contrastive.data.images import decode_image, image_to_array, images_to_arrays
 from hf_contrastive.data.imbalance import imbalanced_subset
 from hf_contrastive.data.label_samplers import HardNegativeBatchSampler, MPerClassBatchSampler
+from hf_contrastive.data.logo_views import LogoViews, SceneViews
 from hf_contrastive.data.multi_crop import MultiCropViews
 from hf_contrastive.data.processors import ProcessorTransform, image_processor
 from hf_contrastive.data.random_numbers import stateless_uniform
@@ -46,7 +50,12 @@ from hf_contrastive.utils import import_later
 if TYPE_CHECKING:
     from hf_contrastive.data.completions import load_completions
     from hf_contrastive.data.dialogues import split_dialogue
+    from hf_contrastive.data.entity_annotation import I2EReport, annotate_i2e, build_i2e, finish_i2e
+    from hf_contrastive.data.entity_images import EntityCollator, load_entity_images
+    from hf_contrastive.data.entity_linking import DictionaryLinker, Entity, EntityTable, NerLinker
+    from hf_contrastive.data.glyph_clips import make_glyph_clips
     from hf_contrastive.data.glyphs import make_glyphs
+    from hf_contrastive.data.image_text_scoring import ImageTextScorer
     from hf_contrastive.data.image_texts import (
         ImageTextCollator,
         PairEvalCollator,
@@ -60,6 +69,15 @@ if TYPE_CHECKING:
     from hf_contrastive.data.item_table import load_item_table
     from hf_contrastive.data.linkage_tables import load_judged_pairs, load_linkage_table
     from hf_contrastive.data.loading import list_splits, load_images
+    from hf_contrastive.data.logo_tables import load_logos, make_glyph_logos, open_logo_references, read_logo_index
+    from hf_contrastive.data.narrations import (
+        ClipEvalCollator,
+        NarrationClips,
+        NarrationCollator,
+        NoisyCaptions,
+        SquareCropViews,
+        load_narrations,
+    )
     from hf_contrastive.data.neighbour_sampling import NeighbourSamplingCollator
     from hf_contrastive.data.planted_preferences import make_interactions
     from hf_contrastive.data.preference_collators import AnswerCollator, PreferenceCollator
@@ -102,9 +120,11 @@ if TYPE_CHECKING:
         solution_texts,
         split_questions,
     )
-    from hf_contrastive.data.text_tokens import train_word_tokenizer
+    from hf_contrastive.data.text_tokens import character_tokenizer, train_word_tokenizer
     from hf_contrastive.data.texts import TextCollator, list_text_splits, load_texts, token_blocks, train_tokenizer
+    from hf_contrastive.data.transcripts import read_transcript
     from hf_contrastive.data.triplets import TripletDataset, UserHistories, collate_triplets
+    from hf_contrastive.data.video import read_frames
     from hf_contrastive.data.word_problems import is_right, make_word_problems, make_word_solutions, word_problem_texts
 
 # imported on first use: `datasets` takes seconds, and a spawned dataloader worker needs none of it
@@ -158,8 +178,24 @@ _LATER = {
                 "load_image_texts",
                 "split_sentences",
             ),
+            "entity_annotation": ("I2EReport", "annotate_i2e", "build_i2e", "finish_i2e"),
+            "entity_images": ("EntityCollator", "load_entity_images"),
+            "entity_linking": ("DictionaryLinker", "Entity", "EntityTable", "NerLinker"),
+            "image_text_scoring": ("ImageTextScorer",),
             "linkage_tables": ("load_judged_pairs", "load_linkage_table"),
-            "text_tokens": ("train_word_tokenizer",),
+            "logo_tables": ("load_logos", "make_glyph_logos", "open_logo_references", "read_logo_index"),
+            "narrations": (
+                "ClipEvalCollator",
+                "NarrationClips",
+                "NarrationCollator",
+                "NoisyCaptions",
+                "SquareCropViews",
+                "load_narrations",
+            ),
+            "glyph_clips": ("make_glyph_clips",),
+            "transcripts": ("read_transcript",),
+            "video": ("read_frames",),
+            "text_tokens": ("character_tokenizer", "train_word_tokenizer"),
             "program_pairs": (
                 "PairBatchSampler",
                 "PairCollator",
@@ -203,18 +239,30 @@ __all__ = [
     "IMAGENET_STD",
     "QUESTION_TEMPLATE",
     "AnswerCollator",
+    "ClipEvalCollator",
+    "DictionaryLinker",
     "DistinctLabelBatchSampler",
     "EncodedAnswer",
+    "Entity",
+    "EntityCollator",
+    "EntityTable",
     "EvalCollator",
     "EvalTransform",
     "HardNegativeBatchSampler",
+    "I2EReport",
     "ImageTextCollator",
+    "ImageTextScorer",
     "InteractionDataset",
     "LengthReport",
+    "LogoViews",
     "MPerClassBatchSampler",
     "MultiCropViews",
     "MultiViewCollator",
+    "NarrationClips",
+    "NarrationCollator",
     "NeighbourSamplingCollator",
+    "NerLinker",
+    "NoisyCaptions",
     "OcrNoise",
     "PairBatchSampler",
     "PairCollator",
@@ -228,11 +276,16 @@ __all__ = [
     "ProgramProcessor",
     "RecordCollator",
     "ScanViews",
+    "SceneViews",
     "SimCLRViews",
+    "SquareCropViews",
     "TextCollator",
     "TripletDataset",
     "UnusableProgram",
     "UserHistories",
+    "annotate_i2e",
+    "build_i2e",
+    "character_tokenizer",
     "collate_triplets",
     "column_names_of",
     "decode_image",
@@ -240,6 +293,7 @@ __all__ = [
     "encode_answer",
     "encode_items",
     "final_answer",
+    "finish_i2e",
     "guided_order",
     "image_processor",
     "image_to_array",
@@ -255,27 +309,36 @@ __all__ = [
     "list_splits",
     "list_text_splits",
     "load_completions",
+    "load_entity_images",
     "load_image_texts",
     "load_images",
     "load_interactions",
     "load_item_table",
     "load_judged_pairs",
     "load_linkage_table",
+    "load_logos",
+    "load_narrations",
     "load_preferences",
     "load_programs",
     "load_texts",
+    "make_glyph_clips",
+    "make_glyph_logos",
     "make_glyphs",
     "make_interactions",
     "make_programs",
     "make_word_problems",
     "make_word_solutions",
     "missing_column",
+    "open_logo_references",
     "parse_program",
     "path_contexts",
     "program_graph",
     "program_words",
     "question_prompt",
+    "read_frames",
+    "read_logo_index",
     "read_records",
+    "read_transcript",
     "require_columns",
     "same_answer",
     "set_dataloader_epoch",

@@ -19,7 +19,16 @@ from hf_contrastive.data.linkage_tables import load_linkage_table
 #: names under which the brand of a logo is looked for
 BRAND_COLUMNS = ("brand", "brand_id", "label", "wikidata_id")
 _PICTURES = (".png", ".jpg", ".jpeg", ".webp", ".gif", ".bmp", ".tif", ".tiff")
-_BRANDS = {"train": 2560, "test": 200}
+#: split -> number of its first brand, brands by default, brands at most
+_BRANDS = {"train": (0, 2560, 2560), "test": (2560, 200, 200), "others": (2760, 10_000, 400_000)}
+_FEATURES = datasets.Features(
+    {
+        "image": datasets.Image(),
+        "text": datasets.Value("string"),
+        "label": datasets.Value("string"),
+        "index": datasets.Value("int64"),
+    }
+)
 _CONSONANTS, _VOWELS = "bcdfghklmnprstvz", "aeiou"
 _SIDE = 48
 _DARK = ((20, 20, 20), (20, 40, 120), (120, 20, 20), (20, 90, 40))
@@ -100,7 +109,7 @@ def read_logo_index(path: str | os.PathLike | Iterable[str | os.PathLike]) -> da
 
     Args:
         path (`str`, `Path` or several): a file, a folder of `.txt` and `.tsv` files, or several files. A first line that names the
-            columns is known as such.
+            columns is known as such. Brands without a picture (the url is `None`) are left out, with a warning that counts.
 
     Returns:
         `datasets.Dataset`: `brand` (the Wikidata id), `url`.
@@ -133,18 +142,24 @@ def read_logo_index(path: str | os.PathLike | Iterable[str | os.PathLike]) -> da
         if not inside:
             raise ValueError(f"the folder {one} holds no .txt or .tsv file")
         files += inside
-    brands, urls = [], []
+    brands, urls, without = [], [], []
     for file in files:
         for number, line in enumerate(file.read_text(encoding="utf-8").splitlines(), start=1):
             if not line.strip():
                 continue
-            brand, tab, url = (part.strip() for part in line.partition("\t"))
-            if number == 1 and "://" not in url and tab is not None and not brand[1:].isdigit():
+            brand, _, url = (part.strip() for part in line.partition("\t"))
+            known = brand.startswith("Q") and brand[1:].isdigit()
+            if number == 1 and not known and url and "://" not in url:
                 continue  # names of columns
-            if not brand.startswith("Q") or not brand[1:].isdigit() or "://" not in url:
+            if not known or not ("://" in url or url in ("", "None")):
                 raise ValueError(f"line {number} of {file.name} is {line!r}, expected Qid<TAB>url")
+            if "://" not in url:
+                without.append(brand)
+                continue
             brands.append(brand)
             urls.append(url)
+    if without:
+        warnings.warn(f"left out: {len(without)} brands without a picture, the first is {without[0]}", stacklevel=2)
     return datasets.Dataset.from_dict({"brand": brands, "url": urls})
 
 
@@ -187,32 +202,25 @@ def open_logo_references(folder: str | os.PathLike, index: datasets.Dataset | No
         "label": found,
         "index": list(range(len(found))),
     }
-    features = datasets.Features(
-        {
-            "image": datasets.Image(),
-            "text": datasets.Value("string"),
-            "label": datasets.Value("string"),
-            "index": datasets.Value("int64"),
-        }
-    )
-    return datasets.Dataset.from_dict(columns, features=features)
+    return datasets.Dataset.from_dict(columns, features=_FEATURES)
 
 
-def make_glyph_logos(split: str = "train") -> datasets.Dataset:
+def make_glyph_logos(split: str = "train", brands: int | None = None) -> datasets.Dataset:
     """Drawn logos of made-up brands, the same ones every time.
 
     Half of the brands have a word mark (their name on a bar, with the name as text), the others an icon (two letters in a shape, on a
-    transparent ground, without a text). There are few colours, so that they do not tell brands apart. Test brands are other brands
-    than those of training.
+    transparent ground, without a text). There are few colours, so that they do not tell brands apart. No brand is in two splits.
 
     Args:
-        split (`str`, defaults to `"train"`): `"train"` (320 brands) or `"test"` (120).
+        split (`str`, defaults to `"train"`): `"train"` (2,560 brands), `"test"` (200), or `"others"`: further brands, for growing
+            galleries.
+        brands (`int`, *optional*): the first of these only; of others 10,000 by default, up to 400,000.
 
     Returns:
         `datasets.Dataset`: `image` (48 pixels high), `text`, `label` (the brand's name), `index`.
 
     Raises:
-        ValueError: another split.
+        ValueError: another split, or more brands than there are.
 
     Example:
 
@@ -220,45 +228,38 @@ def make_glyph_logos(split: str = "train") -> datasets.Dataset:
     >>> from hf_contrastive.data.logo_tables import make_glyph_logos
     >>> logos = make_glyph_logos("test")
     >>> len(logos), logos[0]["text"] == logos[0]["label"], logos[1]["text"]
-    (120, True, '')
+    (200, True, '')
 
     ```
     """
     if split not in _BRANDS:
         raise ValueError(f"split {split!r} not found; the built-in logos have {', '.join(_BRANDS)}; pass one of them")
+    first, count, most = _BRANDS[split]
+    count = count if brands is None else brands
+    if not 1 <= count <= most:
+        raise ValueError(f"`brands` is {brands!r}; the split {split!r} has 1 to {most:,}")
     # its stream is frozen: the drawings never change with the numpy version
     random = np.random.RandomState(11)
-    names: list[str] = []
-    while len(names) < sum(_BRANDS.values()):
+    names: dict[str, None] = {}
+    while len(names) < first + count:
         syllables = [_CONSONANTS[random.randint(16)] + _VOWELS[random.randint(5)] for _ in range(random.randint(2, 4))]
-        name = "".join(syllables)
-        if name not in names:
-            names.append(name)
-    looks = random.randint(0, 12, size=(len(names), 4))
-    first = 0 if split == "train" else _BRANDS["train"]
+        names["".join(syllables)] = None
+    looks = np.random.RandomState(12).randint(0, 12, size=(first + count, 4)).tolist()
     columns: dict[str, list[Any]] = {"image": [], "text": [], "label": [], "index": []}
-    for number in range(first, first + _BRANDS[split]):
-        name, look = names[number], looks[number].tolist()
-        word = number % 2 == 0
-        front, ground = _DARK[look[0] % len(_DARK)], _LIGHT[look[1] % len(_LIGHT)]
-        if look[3] % 2:
+    for number, name in enumerate([*names][first:], start=first):
+        dark, light, shape, turned = looks[number]
+        front, ground = _DARK[dark % len(_DARK)], _LIGHT[light % len(_LIGHT)]
+        if turned % 2:
             front, ground = ground, front
-        image = _word_mark(name, front, ground) if word else _icon(name, look[2], front, ground)
+        word = number % 2 == 0
+        image = _word_mark(name, front, ground) if word else _icon(name, shape, front, ground)
         buffer = io.BytesIO()
         image.save(buffer, "PNG")
         columns["image"].append({"bytes": buffer.getvalue(), "path": None})
         columns["text"].append(name if word else "")
         columns["label"].append(name)
         columns["index"].append(number - first)
-    features = datasets.Features(
-        {
-            "image": datasets.Image(),
-            "text": datasets.Value("string"),
-            "label": datasets.Value("string"),
-            "index": datasets.Value("int64"),
-        }
-    )
-    return datasets.Dataset.from_dict(columns, features=features)
+    return datasets.Dataset.from_dict(columns, features=_FEATURES)
 
 
 def _word_mark(name: str, front: tuple[int, ...], ground: tuple[int, ...]) -> Image.Image:

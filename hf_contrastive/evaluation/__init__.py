@@ -49,7 +49,7 @@ from hf_contrastive.evaluation.text import (
     repetition,
 )
 from hf_contrastive.evaluation.verification import verification_metrics
-from hf_contrastive.evaluation.videos import video_average_precision, video_classification_metrics
+from hf_contrastive.evaluation.videos import group_maxima, video_average_precision, video_classification_metrics
 from hf_contrastive.evaluation.zero_shot import (
     zero_shot_accuracy,
     zero_shot_class_embeddings,
@@ -77,6 +77,7 @@ __all__ = [
     "effective_rank",
     "embedding_std",
     "filtered_majority_vote",
+    "group_maxima",
     "identification_accuracy",
     "isotropy",
     "isotropy_of_texts",

@@ -127,6 +127,38 @@ def video_average_precision(scores: Sequence[Any], targets: Sequence[Any]) -> di
     return {"map": float(_mean_of_known(ap[:, None])[0]), "ap": ap, "per_video": table}
 
 
+def group_maxima(values: Any, groups: Any) -> np.ndarray:
+    """For every group of classes the largest value of its classes: how the package ivtmetrics (https://arxiv.org/abs/2204.05235) gets
+    scores and targets of the components of a triplet (its instrument with its verb, say) from those of triplets.
+
+    Args:
+        values (`[T, C]` array or tensor): scores, or targets of 0 and 1, of C classes.
+        groups (`[C]` integers): the group of every class.
+
+    Returns:
+        `ndarray` `[T, G]`: one column for each group that occurs, in ascending order.
+
+    Raises:
+        ValueError: not one group for each class.
+
+    Example:
+
+    ```python
+    >>> from hf_contrastive.evaluation import group_maxima
+    >>> group_maxima([[0.2, 0.7, 0.1], [0.3, 0.1, 0.9]], [4, 4, 6]).tolist()
+    [[0.7, 0.1], [0.3, 0.9]]
+
+    ```
+    """
+    table = values.detach().cpu().numpy() if isinstance(values, torch.Tensor) else np.asarray(values)
+    owners = np.asarray(groups)
+    if table.ndim != 2 or owners.shape != (table.shape[1],):
+        raise ValueError(
+            f"`values` has shape {list(table.shape)} and `groups` {list(owners.shape)}; expected [frames, classes] and [classes]"
+        )
+    return np.stack([table[:, owners == group].max(1) for group in np.unique(owners)], axis=1)
+
+
 def _mean_of_known(table: np.ndarray) -> np.ndarray:
     """Mean of every column over what is not NaN; NaN where nothing is."""
     known = ~np.isnan(table)
@@ -142,4 +174,4 @@ def _check_videos(name_a: str, a: Sequence[Any], name_b: str, b: Sequence[Any]) 
         )
 
 
-__all__ = ["video_average_precision", "video_classification_metrics"]
+__all__ = ["group_maxima", "video_average_precision", "video_classification_metrics"]

@@ -41,6 +41,9 @@ def code_example(
         return _recommender_usage(place, folder)
     if spec is not None and spec.main.zero_shot_image:
         return _pair_usage(spec, config, place, folder, image_size, is_adapter)
+    has_processor = any((folder / name).is_file() for name in ("preprocessor_config.json", "processor_config.json"))
+    if spec is not None and spec.column == "image, text" and has_processor:
+        return _logo_usage(place, is_adapter)
     channels, size = _image_shape(config, image_size)
     has_processor = (folder / "preprocessor_config.json").is_file()
     ours = spec is not None or is_ours(str(config.get("model_type") or ""))
@@ -67,6 +70,23 @@ def code_example(
         lines += [f"# embeddings = model.encode({spec.main_input}) gives one row per sample"]
     elif image:
         lines += ["outputs = model(pixel_values=pixel_values)  # features: outputs.last_hidden_state"]
+    return "```python\n" + "\n".join(lines) + "\n```"
+
+
+def _logo_usage(place: str, is_adapter: bool) -> str:
+    lines = [
+        "import hf_contrastive  # makes the Auto classes know this model type",
+        "from hf_contrastive import LogoIdentifier",
+        "from PIL import Image",
+        "from transformers import AutoModel, AutoProcessor",
+        "",
+        f'model = AutoModel.from_pretrained("{place}")' + ("  # base and adapter" if is_adapter else ""),
+        f'identifier = LogoIdentifier(model, AutoProcessor.from_pretrained("{place}"))',
+        'known = [Image.new("RGB", (90, 30), "red"), Image.new("RGB", (40, 40), "blue")]  # a picture of each brand here',
+        'identifier.add(known, ["first brand", "second brand"], texts=["first", ""])',
+        'matches = identifier.identify(known[:1], texts=["frist"])  # for each logo its nearest references',
+        "print(matches[0][0].brand, matches[0][0].score)",
+    ]
     return "```python\n" + "\n".join(lines) + "\n```"
 
 

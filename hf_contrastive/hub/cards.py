@@ -181,7 +181,7 @@ def _use_section(
     parts += [code_example(spec, config, place, folder, image_size, is_adapter, base_model)]
     if spec is not None and spec.domain != "interaction":  # recommenders are tables, they have no backbone
         auto = "AutoModelForCausalLM" if spec.main.causal_lm else "AutoModel"
-        part = ', part="vision_model"' if spec.main.zero_shot_image else ""
+        part = ', part="vision_model"' if spec.column == "image, text" else ""
         parts += [
             "",
             "The bare backbone, for programs that do not have `hf_contrastive` installed (when it is one of "

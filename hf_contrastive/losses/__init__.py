@@ -31,6 +31,7 @@ from hf_contrastive.losses.preference import BradleyTerryLoss, bradley_terry_los
 from hf_contrastive.losses.simctg import SimCTGLoss, next_token_loss, simctg_loss
 from hf_contrastive.losses.sup_con import SupConLoss, sup_con
 from hf_contrastive.losses.swav import sinkhorn, swapped_prediction
+from hf_contrastive.losses.triplet_margin import triplet_margin_loss
 from hf_contrastive.losses.uni_con import uni_con
 
 
@@ -76,6 +77,7 @@ __all__ = [
     "sorted_goal_draws",
     "sup_con",
     "swapped_prediction",
+    "triplet_margin_loss",
     "uni_con",
     "with_margin",
 ]

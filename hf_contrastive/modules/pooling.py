@@ -74,14 +74,7 @@ def pool_text(outputs: Any, attention_mask: Tensor | None, pooling: str, name: s
 
     ```
     """
-    # a graph that is being traced cannot look at numbers
-    tracing = torch.compiler.is_compiling()
-    if attention_mask is not None and not tracing and not bool((attention_mask != 0).any(1).all()):
-        row = int((attention_mask != 0).any(1).logical_not().nonzero()[0])
-        raise ValueError(
-            f"`attention_mask` has a row without tokens (row {row}); an empty text has no embedding. Leave the row out, or "
-            "give it a text."
-        )
+    require_tokens(attention_mask)
     if pooling == "pooler":
         return _pooler_output(outputs, name, "mean")
     hidden = outputs.last_hidden_state
@@ -103,10 +96,29 @@ def pool_text(outputs: Any, attention_mask: Tensor | None, pooling: str, name: s
     return hidden[torch.arange(len(hidden), device=hidden.device), place]
 
 
+def require_tokens(attention_mask: Tensor | None) -> None:
+    """Refuse a text without tokens: it has no embedding.
+
+    Args:
+        attention_mask (`LongTensor` `[batch, tokens]`, *optional*): 0 at padding.
+
+    Raises:
+        ValueError: a row of zeros; the first one is named.
+    """
+    # a graph that is being traced cannot look at numbers
+    if attention_mask is None or torch.compiler.is_compiling() or bool((attention_mask != 0).any(1).all()):
+        return
+    row = int((attention_mask != 0).any(1).logical_not().nonzero()[0])
+    raise ValueError(
+        f"`attention_mask` has a row without tokens (row {row}); an empty text has no embedding. Leave the row out, or "
+        "give it a text."
+    )
+
+
 def _pooler_output(outputs: Any, name: str, instead: str) -> Tensor:
     if getattr(outputs, "pooler_output", None) is None:
         raise ValueError(f"{name} returns no pooler_output; set `pooling` to {instead!r}.")
     return outputs.pooler_output.flatten(1)
 
 
-__all__ = ["pool_image", "pool_text"]
+__all__ = ["pool_image", "pool_text", "require_tokens"]

@@ -11,7 +11,9 @@ from hf_contrastive.distributed import broadcast_from_first, is_distributed
 
 #: names of the parts that only classes with an objective have; an inference model leaves them aside, and they start anew
 #: where a checkpoint lacks them
-TRAINING_PARTS = r"^(momentum_encoder|queue|memory_bank|predictor|running_correlation|prototypes|inter_head)\."
+TRAINING_PARTS = (
+    r"^(momentum_encoder|queue|memory_bank|predictor|running_correlation|prototypes|inter_head|entity_head)\."
+)
 
 
 class TrainingState(nn.Module):

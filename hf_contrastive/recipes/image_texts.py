@@ -20,6 +20,7 @@ from hf_contrastive.data import (
     PairEvalCollator,
     ProcessorTransform,
     SimCLRViews,
+    character_tokenizer,
     image_processor,
     list_image_text_splits,
     load_image_texts,
@@ -118,7 +119,10 @@ class TowerArguments:
     text: str = option("bert", "Text encoder: a model type (bert, ...), or a folder or hub id.")
     text_options: dict | None = option(None, 'Fields of a new text encoder, as JSON: {"num_hidden_layers": 2}.')
     pair: str | None = option(None, "Instead of both: a folder or hub id of a trained pair (CLIP, ...).")
-    tokenizer: str = option("word", "For a new text encoder: learn word, wordpiece or character tokens.")
+    tokenizer: str = option(
+        "word",
+        "For a new text encoder: learn word, wordpiece or character tokens; latin = letters, digits, few marks.",
+    )
     vocab_size: int = option(30_000, "Tokens that are learned at most.")
     max_length: int = option(77, "Tokens at which texts are cut, at most what the encoder takes.")
     lora_rank: int | None = option(
@@ -157,14 +161,25 @@ def load_splits(data: ImageTextDataArguments, seed: int) -> tuple[datasets.Datas
     )
 
 
-def make_views(view: ImageTextViewArguments, processor: Any, seed: int) -> SimCLRViews:
+def make_views(
+    view: Any,
+    processor: Any,
+    seed: int,
+    presets: Mapping[str, Callable[..., SimCLRViews]] = VIEW_PRESETS,
+) -> SimCLRViews:
     """The random view of an image that the arguments describe, normalised as the image processor does.
+
+    Args:
+        view ([`ImageTextViewArguments`], or others with `image_size`, `augmentation` and `view_options`): size, preset, changes.
+        processor: the image processor of a trained encoder, or `None`.
+        seed (`int`): of the draws.
+        presets (`Mapping`, *optional*): by name what makes views of a size.
 
     Raises:
         ValueError: unknown preset or option.
     """
-    if view.augmentation not in VIEW_PRESETS:
-        raise ValueError(f"`augmentation` is {view.augmentation!r}; presets are: {', '.join(VIEW_PRESETS)}.")
+    if view.augmentation not in presets:
+        raise ValueError(f"`augmentation` is {view.augmentation!r}; presets are: {', '.join(presets)}.")
     changes: dict[str, Any] = {"num_views": 1, "seed": seed}
     if processor is not None:
         changes.update(mean=list(processor.image_mean), std=list(processor.image_std))
@@ -173,7 +188,7 @@ def make_views(view: ImageTextViewArguments, processor: Any, seed: int) -> SimCL
     unknown = sorted(set(changes) - allowed)
     if unknown:
         raise ValueError(f"`view_options` has {', '.join(unknown)}; known are: {', '.join(sorted(allowed))}.")
-    return VIEW_PRESETS[view.augmentation](view.image_size, **changes)
+    return presets[view.augmentation](view.image_size, **changes)
 
 
 @dataclass
@@ -245,6 +260,8 @@ def make_tokenizer(towers: TowerArguments, train: datasets.Dataset) -> Any:
         longest = DualEncoderConfig(text_config=limit).max_text_length or towers.max_length
         tokenizer.model_max_length = min(tokenizer.model_max_length, towers.max_length, longest)
         return tokenizer
+    if towers.tokenizer == "latin":
+        return character_tokenizer(max_length=towers.max_length)
     texts = (text for row in train["texts"] for text in row)
     return train_word_tokenizer(texts, towers.tokenizer, vocab_size=towers.vocab_size, max_length=towers.max_length)
 
@@ -386,6 +403,8 @@ def finish(
     measure: ImageTextMeasureArguments,
     started: float,
     base_model: str | None = None,
+    about: Mapping[str, Any] | None = None,
+    results: Mapping[str, Any] | None = None,
 ) -> None:
     """Save checkpoint, card, results and pictures; print the table and what to do next (main process only).
 
@@ -397,12 +416,14 @@ def finish(
         data, splits, measure: what it was trained and measured on.
         started (`float`): `time.time()` at the start.
         base_model (`str`, *optional*): hub id that the training started from.
+        about (`Mapping`, *optional*): of the data, for the card; read off the training rows by default.
+        results (`Mapping`, *optional*): further entries of `all_results.json`.
     """
     if not is_main_process():
         return
     folder, args = Path(trainer.args.output_dir), trainer.args
     train, test = splits
-    about = describe_data(data, train)
+    about = describe_data(data, train) if about is None else about
     if rows:
         say()
         show_table(rows, f"{about['name']}: {len(test or ())} pairs that training has not seen, %")
@@ -412,7 +433,12 @@ def finish(
         spec,
         about=about,
         metrics=card_metrics(rows, spec.title, about["name"]),
-        results={"pair_rows": list(rows), "trained": spec.title, "test_rows": None if test is None else len(test)},
+        results={
+            "pair_rows": list(rows),
+            "trained": spec.title,
+            "test_rows": None if test is None else len(test),
+            **(results or {}),
+        },
         settings={"views": pipeline.views.describe(), "texts cut": pipeline.processor.num_cut},
         started=started,
         base_model=base_model,
@@ -467,13 +493,16 @@ def draw_pictures(
     plots.mkdir(parents=True, exist_ok=True)
     shown = rows.select(range(min(1000, len(rows))))
     encoded = encode_pairs(model, shown, pipeline.eval_collator, device=device)
-    originals = [shown[row]["image"] for row in range(len(shown))]
+    # of a clip its first frame
+    originals = [
+        one["frames"][0] if "frames" in one else one["image"] for one in (shown[n] for n in range(len(shown)))
+    ]
     pixels = ProcessorTransform(image_processor(pipeline.views.size))(originals).numpy()
     save_embeddings(
         folder,
         embeddings=encoded["image"],
         labels=labels_of(shown),
-        class_names=getattr(shown.features.get("label"), "names", None),
+        class_names=getattr((getattr(shown, "features", None) or {}).get("label"), "names", None),
         z_i=encoded["image"][:64],
         z_j=encoded["text"][:64],
         images=pixels,

@@ -36,7 +36,7 @@ class LogoMeasureArguments:
     rivals: list[str] = several((), f"Also train and measure with the same settings: {', '.join(RIVALS)}.")
     galleries: list[int] = several(
         (50, 150),
-        "The first of these many brands are looked for, among as many references, then among more, then all.",
+        "Of growing galleries: that many brands are looked for, among as many references, then among more, then all.",
     )
     negatives: int = option(1, "Wrong references that a query is compared with for verification.")
     pictures: bool = option(True, "Draw curves, embedding map and similarities.")
@@ -88,7 +88,8 @@ def logo_rows(
     """
     queries, references = (np.asarray(rows["label"][:]) for rows in (found.queries, found.references))
     read = [np.array([bool(text) for text in rows["text"][:]]) for rows in (found.queries, found.references)]
-    brands = np.unique(references)
+    # those that are looked for come first
+    brands = np.array(list(dict.fromkeys([*np.unique(queries[np.isin(queries, references)]), *np.unique(references)])))
     texted = read[0] & np.isin(queries, references[read[1]])
     pairs = _pairs(queries, references, measure.negatives, seed)
     rows = []

@@ -22,6 +22,7 @@ from hf_contrastive.data import (
     ProcessorTransform,
     RecordCollator,
     SceneViews,
+    SimCLRViews,
     load_logos,
     make_glyph_logos,
     open_logo_references,
@@ -45,6 +46,7 @@ from hf_contrastive.recipes.common import (
     write_outcome,
 )
 from hf_contrastive.recipes.image_texts import (
+    VIEW_PRESETS,
     TowerArguments,
     make_model,
     make_tokenizer,
@@ -120,6 +122,7 @@ class LogoViewArguments:
     augmentation: str = option("logos", "Preset: logos, or one of those of other images (imagenet, cifar, convirt).")
     view_options: dict | None = option(None, 'Changes to the preset, as JSON: {"rotate": 5.0, "blur_p": 0.5}.')
     random_ground: bool = option(True, "Transparent drawings over a random colour, not always over white.")
+    scene_training: bool = option(False, "Views of training are as in a photo, too: shrunk, covered, noisy.")
     scene_options: dict | None = option(None, 'Of queries as in a photo, as JSON: {"shrink": 0.4, "cover": 0.4}.')
 
 
@@ -326,13 +329,15 @@ class LogoPipeline:
     ) -> LogoPipeline:
         """Open or make the tokenizer, and transforms that fit the encoders."""
         trained = trained_image_processor(towers.vision)
-        views = make_views(view, trained, args.seed)
+        views = make_views(view, trained, args.seed, {"logos": SimCLRViews.logos, **VIEW_PRESETS})
         statistics = {"image_mean": list(views.mean or (0.0,) * 3), "image_std": list(views.std or (1.0,) * 3)}
         images = image_processor.of_size(views.size, **statistics)
         texts = [text for text in found.train["text"][:] if text]
         words = datasets.Dataset.from_dict({"texts": [[text] for text in texts]})
         processor = DualEncoderProcessor(images, make_tokenizer(towers, words))
-        changed = LogoViews(views, view.random_ground)
+        changed: Any = LogoViews(views, view.random_ground)
+        if view.scene_training:
+            changed = _scene_views(changed, view.scene_options)
         shared: dict[str, Any] = {"mask_duplicates": False, "seed": args.seed}
         alphabet = texts or ["a"]
         train = RecordCollator(
@@ -358,8 +363,11 @@ class LogoPipeline:
                 mask_duplicates=False,
                 seed=args.seed + _QUERY_SEED,
             )
-            about += f"; queries also shrunk to {scene.shrink:.2g}, covered {scene.cover:.2g}, noise {scene.noise:g}"
-        elif view.scene_options:
+            if not view.scene_training:
+                about += (
+                    f"; queries also shrunk to {scene.shrink:.2g}, covered {scene.cover:.2g}, noise {scene.noise:g}"
+                )
+        elif view.scene_options and not view.scene_training:
             raise ValueError("`scene_options` go with --queries scene: queries of a table are measured as they are")
         return cls(views, processor, train, known, query, about)
 
@@ -545,7 +553,9 @@ def run(spec: SystemSpec, image_processor: Any, *, description: str, example: st
         model = make_model(spec, towers, pipeline, fields)  # ty: ignore[invalid-argument-type]
     models: dict[str, Any] = {"untrained encoders": copy.deepcopy(model)}  # what training has to beat
     if run_arguments.dry_run:
-        batch = pipeline.train_collator([found.train[row] for row in next(iter(sampler))[: batches.views_per_brand * 2]])
+        batch = pipeline.train_collator(
+            [found.train[row] for row in next(iter(sampler))[: batches.views_per_brand * 2]]
+        )
         common.dry_run(model, {name: value for name, value in batch.items() if name != "index"})
         return
 

@@ -164,6 +164,10 @@ def batch_report(
     # a memory bank gives positives that are no views
     count_positives = getattr(model, "count_positives", None)
     positives = max(0, num_views - 1) if count_positives is None else count_positives(num_views)
+    # of a sampler that puts several rows of a label side by side, these are each other's positives
+    together = getattr(trainer.train_batch_sampler, "m", None)
+    if together is not None and compared:
+        positives, negatives = together - 1, max(0, global_batch - together)
     per_epoch, steps, epochs = _steps(trainer, rows, global_batch)
 
     distinct = bool(getattr(trainer.train_batch_sampler, "strict", False))
@@ -240,7 +244,9 @@ def batch_report(
                 else "no negatives"
             ),
         ),
-        ("duplicates", _duplicates_text(duplicates, distinct, masked, global_batch))
+        ("duplicates", "rows with the same label are positives")
+        if together is not None
+        else ("duplicates", _duplicates_text(duplicates, distinct, masked, global_batch))
         if has_negatives
         else ("duplicates", "do not matter: nothing is pushed away from anything"),
     ]

@@ -35,7 +35,12 @@ from hf_contrastive.utils import evaluation_mode
 
 
 NAME = "Two transcripts of five lectures"
-ARMS = {"InfoNCE alone": False, "InfoNCE + MIL-NCE": True}
+#: options of MIL-NCE, none without it
+ARMS: dict[str, dict[str, Any] | None] = {
+    "InfoNCE alone": None,
+    "InfoNCE + MIL-NCE": {},
+    "InfoNCE + MIL-NCE on cosines": {"normalize": True, "temperature": 0.1},
+}
 KS = (1, 5, 10)
 
 
@@ -63,7 +68,12 @@ def embed(model: SurgVLPModel, processor: Any, texts: Sequence[str]) -> torch.Te
 
 
 def train(
-    model: SurgVLPModel, rows: NarrationClips, processor: Any, mil: bool, args: argparse.Namespace, seed: int
+    model: SurgVLPModel,
+    rows: NarrationClips,
+    processor: Any,
+    mil: dict[str, Any] | None,
+    args: argparse.Namespace,
+    seed: int,
 ) -> None:
     """Train one arm; both see the same sentences in the same order."""
     torch.manual_seed(seed)
@@ -82,9 +92,9 @@ def train(
                 drawn.append(other.texts[found[int(rng.integers(len(found)))]] if found else plan["anchor"])
             anchors = embed(model, processor, [plan["anchor"] for plan in plans])
             loss = clip_loss(anchors, embed(model, processor, drawn), 10.0)
-            if mil:
+            if mil is not None:
                 others = embed(model, processor, [text for plan in plans for text in plan["others"]])
-                loss = loss + mil_nce(anchors, others.view(len(plans), args.num_texts, -1))
+                loss = loss + mil_nce(anchors, others.view(len(plans), args.num_texts, -1), **mil)
             optimizer.zero_grad(set_to_none=True)
             loss.backward()
             optimizer.step()
@@ -169,10 +179,13 @@ def section_of(
         }
         for name, rows in found.items()
     ]
-    first, second = ARMS
+    first, *others = ARMS
     cut = "R@5 %" if "R@5 %" in found[first][0] else "R@1 %"
-    gains = [two[cut] - one[cut] for one, two in zip(found[first], found[second], strict=True)]
-    told = ", ".join(f"{gain:+.1f}" for gain in gains)
+    compared = []
+    for name in others:
+        gains = [two[cut] - one[cut] for one, two in zip(found[first], found[name], strict=True)]
+        told = ", ".join(f"{gain:+.1f}" for gain in gains)
+        compared.append(f"- {cut[:-2]}: {name} minus {first} by seed: {told}; mean {statistics.mean(gains):+.1f}.")
     steps = args.epochs * (len(learned) // args.batch_size)
     sizes = found[first][0]
     words = ["python", *sys.argv]
@@ -185,7 +198,7 @@ def section_of(
         "",
         markdown_table(table),
         "",
-        f"- {cut[:-2]}: {second} minus {first} by seed: {told}; mean {statistics.mean(gains):+.1f}.",
+        *compared,
         "",
         f"{machine()}; {seconds / len(args.seeds):.0f} s a seed (on a shared machine); {datetime.date.today().isoformat()}. Command:",
         "",

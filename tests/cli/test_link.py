@@ -195,3 +195,43 @@ def test_help_has_examples(call):
     done = call("link", "--help")
     assert done.code == 0
     assert "hf-contrastive link out/clippings-glyphs crops.csv known.csv -o matches.parquet" in done.out
+
+
+def test_logos_by_their_references(call, tmp_path):
+    """A model that makes one vector of picture and text: the brand of the nearest reference, with texts where there are some."""
+    from hf_contrastive import LogoConfig, LogoIdentifier, LogoImageProcessor, LogoModel
+    from hf_contrastive.data import character_tokenizer, make_glyph_logos
+
+    torch.manual_seed(0)
+    model = LogoModel(
+        LogoConfig(vision_config=ConvEncoderConfig(channels=[4, 8]), hidden_dim=16, projection_dim=8)
+    ).eval()
+    processor = DualEncoderProcessor(LogoImageProcessor.of_size(16), character_tokenizer())
+    model.save_pretrained(tmp_path / "logo")
+    processor.save_pretrained(tmp_path / "logo")
+    known = make_glyph_logos("test", 8).rename_column("label", "brand")
+    asked = known.select([4, 1, 6]).remove_columns("brand")
+    known.to_parquet(tmp_path / "known.parquet")
+    asked.to_parquet(tmp_path / "asked.parquet")
+    words = [
+        "link",
+        tmp_path / "logo",
+        tmp_path / "asked.parquet",
+        tmp_path / "known.parquet",
+        "--right-id-column",
+        "brand",
+    ]
+    assert call(*words, "-o", tmp_path / "found.csv", "--k", "2").code == 0
+    with (tmp_path / "found.csv").open() as file:
+        lines = [*csv.DictReader(file)]
+    assert [line["right_id"] for line in lines[::2]] == [known[row]["brand"] for row in (4, 1, 6)]
+    identifier = LogoIdentifier(model, processor)
+    identifier.add(known["image"], known["brand"], texts=known["text"])
+    expected = identifier.identify(asked["image"], texts=asked["text"], k=2)
+    assert [line["right_id"] for line in lines] == [match.brand for some in expected for match in some]
+    np.testing.assert_allclose(
+        [float(line["score"]) for line in lines], [match.score for some in expected for match in some], atol=1e-5
+    )
+    refused = call(*words, "-o", tmp_path / "more.csv", "--image-weight", "0.5")
+    assert refused.code == 2
+    assert "makes one vector of picture and text" in " ".join(refused.err.split())

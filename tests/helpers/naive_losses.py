@@ -125,3 +125,15 @@ def naive_pair_margin(features, labels, pos_margin=0.0, neg_margin=0.5, normaliz
                 pushed.append(neg_margin - distance)
     means = [torch.stack(costs).mean() for part in (pulled, pushed) if (costs := [c for c in part if c > 0])]
     return torch.stack(means).sum() if means else u.sum() * 0
+
+
+def naive_triplets(features, labels, margin=0.3, normalize=True) -> Tensor:
+    u = _unit(features, normalize)
+    costs = [
+        ((u[a] - u[p]).norm() - (u[a] - u[n]).norm() + margin).relu()
+        for a in range(len(u))
+        for p in range(len(u))
+        for n in range(len(u))
+        if a != p and labels[a] == labels[p] and labels[a] != labels[n]
+    ]
+    return torch.stack(costs).mean() if costs else u.sum() * 0

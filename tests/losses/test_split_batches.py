@@ -17,6 +17,7 @@ from hf_contrastive.losses import (
     pair_margin_loss,
     sample_classes,
     sup_con,
+    triplet_margin_loss,
 )
 
 
@@ -46,6 +47,8 @@ def objective(name: str, x: dict[str, torch.Tensor], layer: torch.Tensor, t: tor
         return mil_nce(a, c, temperature=t, candidate_mask=mask, sample_ids=ids, normalize="unit" in name, **options)
     if name == "sup_con":
         return sup_con(a, x["ids"], t, mean_of_nonzero=True, **options)
+    if name == "triplet":
+        return triplet_margin_loss(a, x["ids"], margin=0.4, gather=gather) / t
     return pair_margin_loss(a, x["ids"], pos_margin=0.1, neg_margin=1.3, gather=gather) / t
 
 
@@ -71,7 +74,7 @@ def loss_and_gradients(name: str, tile: int | None, in_parts: bool) -> list[torc
 NAMES = [
     *("clip_0.75", "clip_0.75_ids", "clip_1", "clip_0_ids"),
     *("mil_nce", "mil_nce_unit", "mil_nce_ids", "mil_nce_mask", "mil_nce_mask_ids"),
-    *("sup_con", "pair_margin"),
+    *("sup_con", "pair_margin", "triplet"),
 ]
 
 

@@ -25,7 +25,18 @@ from transformers import (
 
 from hf_contrastive.data import ProgramProcessor, train_tokenizer
 from hf_contrastive.hub import validate_card
-from hf_contrastive.recipes import image_texts, images, linkage, preferences, programs, recommendations, texts
+from hf_contrastive.recipes import (
+    entities,
+    image_texts,
+    images,
+    linkage,
+    logos,
+    narrations,
+    preferences,
+    programs,
+    recommendations,
+    texts,
+)
 from hf_contrastive.registry import REGISTRY
 
 
@@ -42,7 +53,7 @@ SHARED = {
     "interaction": recommendations,
 }
 #: systems whose recipe shares another module
-SHARED_BY_SYSTEM = {"clippings": linkage}
+SHARED_BY_SYSTEM = {"clippings": linkage, "logo": logos, "mofi": entities, "surgvlp": narrations}
 YAMLS = sorted(path.relative_to(ROOT).as_posix() for slug in SYSTEMS for path in ROOT.glob(f"recipes/{slug}/*.yaml"))
 #: clusters and a predictor that is set have to form first
 LATER = dict.fromkeys(("directpred", "interclr"), ("--max_steps", "240"))
@@ -130,6 +141,8 @@ def test_resumed_is_uninterrupted(slug, tmp_path):
     measured = [json.loads((folder / "all_results.json").read_text()) for folder in (whole, parts)]
     tables = {
         "clippings": ("link_rows", "cluster_rows"),
+        "logo": ("measured",),
+        "mofi": ("entity_rows",),
         "image": ("rows",),
         "image-text": ("pair_rows",),
         "text": ("models", "decoding"),

@@ -8,6 +8,7 @@ import pytest
 from helpers.recipes import SHORT, check_refused, default, run
 from transformers import AutoImageProcessor, AutoModel
 
+from hf_contrastive.data import make_glyph_logos
 from hf_contrastive.hub import validate_card
 from hf_contrastive.registry import REGISTRY
 
@@ -124,3 +125,86 @@ def test_short_run_on_records(tmp_path, capsys):
 )
 def test_a_wrong_value_for_records_is_one_line(words, message, tmp_path, capsys):
     check_refused(tmp_path, capsys, message, "clippings", default("clippings"), *words)
+
+
+@pytest.mark.recipe
+def test_short_run_on_logos(tmp_path, capsys):
+    slug, out = "logo", tmp_path / "out"
+    words = (*SHORT, "--max_train_samples", "600", "--rivals", "image", "--warmup_steps", "5")
+    run(slug, default(slug), *words, "--output_dir", str(out))
+    said = capsys.readouterr().out
+    for part in ("Batch report", "1 positive, 126 negatives", "rows with the same label are positives", "to identify"):
+        assert part in said
+    results = json.loads((out / "all_results.json").read_text())
+    (table,) = results["measured"]
+    rows = {row["model"]: row for row in table["rows"]}
+    assert list(rows) == ["untrained encoders", "image only", REGISTRY[slug].title]
+    trained, untrained = rows[REGISTRY[slug].title], rows["untrained encoders"]
+    assert trained["auroc"] > untrained["auroc"] + 0.03
+    assert trained["auroc"] > 0.85
+    assert set(table["columns"]) == set(trained) - {"model"}
+    assert {"top1", "top5", "top1 with text", "top1 of 30", "top1 of 200"} < set(trained)
+    assert {path.name for path in (out / "plots").glob("*.png")} >= {"similarity_heatmap.png", "training_curves.png"}
+    card = validate_card(out / "README.md")
+    assert card["pipeline_tag"] == "image-feature-extraction"
+    assert card["model-index"][0]["results"]
+    code = (out / "README.md").read_text().split("```python\n")[1].split("```")[0]
+    exec(code.replace('"out"', f'"{out}"'), {})
+    assert capsys.readouterr().out.startswith("first brand")
+    model, info = AutoModel.from_pretrained(out, output_loading_info=True)
+    assert not any(info.values())
+    assert type(model) is REGISTRY[slug].model_class()
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (("--queries", "photo"), "--queries has photo; known are: scene, others"),
+        (("--queries", "others"), "every test brand has one drawing"),
+        (("--rivals", "both"), "--rivals has both; known are: image, text, triplet"),
+        (("--modalities", "audio"), "`modalities` is 'audio'"),
+        (("--pair", "some/clip"), "`pair` is for systems with a common space"),
+        (("--scene_options", '{"blur": 1}'), "`scene_options` has blur; known are: shrink, cover, noise"),
+        (("--scene_options", '{"cover": 2}'), "cover must be a share"),
+        (("--text_dropout", "2"), "text_dropout must be a probability"),
+        (("--references_path", "known.csv"), "`references_path` and `query_path` belong together"),
+        (("--dataset_path", "./nothing.csv"), "does not exist"),
+        (("--distractors_path", "./nothing.csv"), "does not exist"),
+        (("--per_device_train_batch_size", "127"), "batch_size must be divisible by m = 2"),
+    ],
+)
+def test_a_wrong_value_for_logos_is_one_line(words, message, tmp_path, capsys):
+    check_refused(tmp_path, capsys, message, "logo", default("logo"), *words)
+
+
+def test_logos_of_tables(tmp_path, capsys):
+    """References, queries and further references from tables of one's own."""
+    train, test = make_glyph_logos("train", 40), make_glyph_logos("test", 9)
+    for name, table in {"train": train, "known": test, "asked": test.select([3, 5])}.items():
+        table.rename_column("label", "brand").to_parquet(tmp_path / f"{name}.parquet")
+    pictures = tmp_path / "pictures"
+    pictures.mkdir()
+    for row in make_glyph_logos("others", 4):
+        row["image"].convert("RGB").save(pictures / f"{row['label']}.png")
+    words = ["--dataset_path", str(tmp_path / "train.parquet"), "--references_path", str(tmp_path / "known.parquet")]
+    words += ["--query_path", str(tmp_path / "asked.parquet"), "--distractors_path", str(pictures), "--galleries", "3"]
+    words += [
+        "--max_steps",
+        "2",
+        "--per_device_train_batch_size",
+        "8",
+        "--scene_training",
+        "false",
+        "--pictures",
+        "false",
+    ]
+    words += ["--scene_options", "null", "--save_strategy", "no"]
+    run("logo", default("logo"), *words, "--output_dir", str(tmp_path / "out"))
+    (row, trained) = json.loads((tmp_path / "out" / "all_results.json").read_text())["measured"][0]["rows"]
+    # the queries are the references themselves
+    assert trained["top1"] == row["top1"] == 1.0
+    assert {"top1 + 4", "top1 of 3", "top1 of 9"} < set(trained)
+    words += ["--query_path", str(tmp_path / "train.parquet")]
+    check_refused(
+        tmp_path / "again", capsys, "no query has a brand of the references", "logo", default("logo"), *words
+    )

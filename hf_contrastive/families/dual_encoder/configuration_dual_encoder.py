@@ -53,6 +53,8 @@ class TwoTowerConfig(ContrastiveConfig):
     text_pooling: str = "mean"
     freeze_text_layers: int | None = 0
     freeze_text_embeddings: bool = False
+    #: what `text_pooling` may be; a system that knows further ways says so here
+    text_poolings = TEXT_POOLINGS
 
     def __post_init__(self, **kwargs: Any) -> None:
         require_model_type(self.vision_config, "resnet", "vision_config")
@@ -86,7 +88,7 @@ class TwoTowerConfig(ContrastiveConfig):
 
     def validate_encoders(self) -> None:
         """Refuse poolings that do not exist, and layers that cannot be frozen."""
-        for name, known in (("image_pooling", IMAGE_POOLINGS), ("text_pooling", TEXT_POOLINGS)):
+        for name, known in (("image_pooling", IMAGE_POOLINGS), ("text_pooling", self.text_poolings)):
             require(getattr(self, name) in known, name, getattr(self, name), f"one of {', '.join(known)}")
         layers = getattr(self.text_config, "num_hidden_layers", None)
         frozen = self.freeze_text_layers or 0

@@ -167,6 +167,25 @@ class TwoTowerModel(ContrastivePreTrainedModel):
         Raises:
             ValueError: a wrong shape, a text without tokens, or one that is longer than the encoder takes.
         """
+        outputs = self.text_outputs(input_ids, attention_mask, token_type_ids)
+        return pool_text(outputs, attention_mask, self.config.text_pooling, type(self.text_model).__name__)
+
+    def text_outputs(
+        self,
+        input_ids: torch.Tensor,
+        attention_mask: torch.Tensor | None = None,
+        token_type_ids: torch.Tensor | None = None,
+        **options: Any,
+    ) -> Any:
+        """What the text encoder itself returns.
+
+        Args:
+            input_ids, attention_mask, token_type_ids: as for [`~TwoTowerModel.text_features`].
+            **options: of the text encoder, for example `output_hidden_states=True`.
+
+        Raises:
+            ValueError: a wrong shape, or a text that is longer than the encoder takes.
+        """
         if input_ids.ndim != 2:
             raise ValueError(f"`input_ids` has shape {tuple(input_ids.shape)}, expected [batch, tokens].")
         limit = self.config.max_text_length
@@ -177,8 +196,7 @@ class TwoTowerModel(ContrastivePreTrainedModel):
             )
         named = {"input_ids": input_ids, "attention_mask": attention_mask, "token_type_ids": token_type_ids}
         taken = {name: value for name, value in named.items() if value is not None and name in self._text_arguments}
-        outputs = self.text_model(**taken)
-        return pool_text(outputs, attention_mask, self.config.text_pooling, type(self.text_model).__name__)
+        return self.text_model(**taken, **options)
 
     def embed_rows(
         self,

@@ -302,7 +302,7 @@ class SurgVLPForPreTraining(_ClipsAndWords, DualEncoderForPreTraining):
         for name, value in augmented.items():
             if value is not None and value.shape[1:] != pixel_values.shape[1:]:
                 raise ValueError(
-                    f"`{name}` has shape {tuple(value.shape)} and `pixel_values` {tuple(pixel_values.shape)}; augmented clips are as "
+                    f"`pixel_values` has shape {tuple(pixel_values.shape)} and `{name}` {tuple(value.shape)}; augmented clips are as "
                     "long and as large as the clips."
                 )
         # all clips in one batch, as in the published code: batch norm takes its statistics over all of them

@@ -176,7 +176,9 @@ def test_wrong_clips_are_refused_in_words():
         model.encode(inputs["pixel_values"][:, :0])
     with pytest.raises(ValueError, match="4 clips and `mil_input_ids` has 3 rows"):
         model(**{**inputs, "mil_input_ids": inputs["mil_input_ids"][:3]})
-    with pytest.raises(ValueError, match=r"`pixel_values_aug2` has shape .* as long and as large as the clips"):
+    with pytest.raises(
+        ValueError, match=r"`pixel_values` has shape .* and `pixel_values_aug2` .* as long and as large as the clips"
+    ):
         model(**{**inputs, "pixel_values_aug2": inputs["pixel_values"][:, :1]})
     with pytest.raises(ValueError, match=r"`mil_input_ids` has shape \(4, 7\), expected \[batch, texts, tokens\]"):
         model(**{**inputs, "mil_input_ids": inputs["input_ids"], "mil_attention_mask": inputs["attention_mask"]})
