@@ -92,6 +92,10 @@ class NarrationDataArguments(ImageTextDataArguments):
         "'glyphs' (clips drawn by this library), a folder of narrated videos (with splits/, videos/ and two folders of transcripts), or "
         "images with texts as for the other dual encoders: .csv, .jsonl, .parquet, a folder, a hub id.",
     )
+    text_columns: list[str] | None = option(
+        None, "Columns of the texts, each a text or a list: the first text is the caption. Found by itself."
+    )
+    sentences: bool = option(False, "Cut the texts into sentences, of which the first is the caption.")
     num_texts: int = option(2, "Texts of the second transcript for each clip.")
     drop_words: float = option(0.5, "Without transcripts: share of the words that captions lose.")
     anchor_folder: str = option("aws_narration_texts", "Of videos: folder of the clips' own transcript.")

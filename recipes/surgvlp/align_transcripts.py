@@ -133,7 +133,7 @@ def main() -> None:
     parser.add_argument("--train-split", default="train_narration", help="default: %(default)s")
     parser.add_argument("--test-split", default="val", help="default: %(default)s")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2], help="default: 0 1 2")
-    parser.add_argument("--epochs", type=int, default=100, help="default: %(default)s")
+    parser.add_argument("--epochs", type=int, default=50, help="default: %(default)s")
     parser.add_argument("--batch-size", type=int, default=24, help="default: %(default)s")
     parser.add_argument("--learning-rate", type=float, default=5e-4, help="default: %(default)s")
     parser.add_argument("--num-texts", type=int, default=2, help="K, candidates of MIL-NCE (default: %(default)s)")
