@@ -214,6 +214,8 @@ def annotate_i2e(
     counts: dict[str, int] = state["counts"]
     if counts["records"]:
         advance(counts["records"])
+    if state["done"]:
+        return dict(counts)
     stream = records_from(records, image_column, max(0, counts["records"] - 1))
     if counts["records"]:
         _check_same(next(stream, None), state["last"], text_column, counts["records"])
