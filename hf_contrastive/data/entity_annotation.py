@@ -113,7 +113,8 @@ def build_i2e(
 
     Works over a stream and goes on after a kill: every `records_per_part` records a part is written, complete or not at all; the next
     call with the same arguments takes up behind the last one, and the files that come out are those of an uninterrupted run, byte for
-    byte. Records that were read are read once more to be passed over, but neither linked, decoded nor embedded.
+    byte. Records that were read are read once more to be passed over, but neither linked, decoded nor embedded. A pass that
+    came to the end of the records is finished: more records need another folder.
 
     Several processes can share a stream: [`annotate_i2e`] with `records.shard(...)` and a folder each, then [`finish_i2e`] over all
     folders.

@@ -154,6 +154,10 @@ def annotate(args: argparse.Namespace) -> None:
         records = _share(records, args.share)
     say(f"entities: {linker.describe()}\nimages are compared by {clip.describe()} on {device}")
     total = 0
+    if not (args.output / "report.json").is_file() and (args.output / "annotated" / "state.json").is_file():
+        say(f"{args.output} holds an earlier run, which is gone on with")
+    elif (args.output / "report.json").is_file():
+        say(f"{args.output} holds a finished run; what it has read is not read again (another --output begins anew)")
 
     def advance(count: int) -> None:
         nonlocal total
