@@ -70,6 +70,7 @@ if TYPE_CHECKING:
     from hf_contrastive.data.linkage_tables import load_judged_pairs, load_linkage_table
     from hf_contrastive.data.loading import list_splits, load_images
     from hf_contrastive.data.logo_tables import load_logos, make_glyph_logos, open_logo_references, read_logo_index
+    from hf_contrastive.data.matching_tables import load_matching_tables
     from hf_contrastive.data.narrations import (
         ClipEvalCollator,
         NarrationClips,
@@ -183,6 +184,7 @@ _LATER = {
             "entity_linking": ("DictionaryLinker", "Entity", "EntityTable", "NerLinker"),
             "image_text_scoring": ("ImageTextScorer",),
             "linkage_tables": ("load_judged_pairs", "load_linkage_table"),
+            "matching_tables": ("load_matching_tables",),
             "logo_tables": ("load_logos", "make_glyph_logos", "open_logo_references", "read_logo_index"),
             "narrations": (
                 "ClipEvalCollator",
@@ -317,6 +319,7 @@ __all__ = [
     "load_judged_pairs",
     "load_linkage_table",
     "load_logos",
+    "load_matching_tables",
     "load_narrations",
     "load_preferences",
     "load_programs",

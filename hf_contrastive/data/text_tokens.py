@@ -63,11 +63,9 @@ def train_word_tokenizer(
     options: dict[str, Any] = {"vocab_size": vocab_size, "special_tokens": _SPECIAL, "show_progress": False}
     if kind == "wordpiece":
         tokenizer = Tokenizer(models.WordPiece(unk_token=_UNKNOWN))
-        trainer: Any = trainers.WordPieceTrainer(**options)
         tokenizer.decoder = decoders.WordPiece()
     else:
         tokenizer = Tokenizer(models.WordLevel(unk_token=_UNKNOWN))
-        trainer = trainers.WordLevelTrainer(**options)
     steps = [normalizers.NFKC(), normalizers.Strip(), *([normalizers.Lowercase()] if lowercase else [])]
     tokenizer.normalizer = normalizers.Sequence(steps)
     tokenizer.pre_tokenizer = (
@@ -77,9 +75,16 @@ def train_word_tokenizer(
     )
     if kind == "character":
         tokenizer.decoder = decoders.Fuse()
+    if kind == "wordpiece":
+        texts = list(texts)
+        # the trainer numbers them in an order that differs from process to process, and breaks ties by their numbers
+        options["special_tokens"] = [*_SPECIAL, *_inner_characters(tokenizer, texts)]
+    trainer = trainers.WordPieceTrainer(**options) if kind == "wordpiece" else trainers.WordLevelTrainer(**options)
     tokenizer.train_from_iterator(texts, trainer)
     if tokenizer.get_vocab_size() == len(_SPECIAL):
         raise ValueError("`texts` hold no word to learn from; give at least one text.")
+    if kind == "wordpiece":
+        tokenizer = _with_vocabulary(tokenizer, models.WordPiece(tokenizer.get_vocab(), unk_token=_UNKNOWN))
     if mark_ends:
         first, last = tokenizer.token_to_id(_FIRST), tokenizer.token_to_id(_LAST)
         tokenizer.post_processor = processors.TemplateProcessing(
@@ -88,6 +93,26 @@ def train_word_tokenizer(
             special_tokens=[(_FIRST, first), (_LAST, last)],
         )
     return _wrapped(tokenizer, max_length)
+
+
+def _inner_characters(tokenizer: Any, texts: Iterable[str]) -> list[str]:
+    """The pieces of one character that go on with a word, in the order of the alphabet."""
+    found: set[str] = set()
+    for text in texts:
+        words = tokenizer.pre_tokenizer.pre_tokenize_str(tokenizer.normalizer.normalize_str(text))
+        found.update(*(word[1:] for word, _ in words))
+    return [f"##{character}" for character in sorted(found)]
+
+
+def _with_vocabulary(tokenizer: Any, model: Any) -> Any:
+    """A tokenizer that works as another one, with tokens of which only the usual ones are special."""
+    from tokenizers import Tokenizer
+
+    other = Tokenizer(model)
+    for part in ("normalizer", "pre_tokenizer", "decoder"):
+        setattr(other, part, getattr(tokenizer, part))
+    other.add_special_tokens(_SPECIAL)
+    return other
 
 
 def character_tokenizer(characters: str = LATIN_CHARACTERS, *, max_length: int = 32) -> Any:

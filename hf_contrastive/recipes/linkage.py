@@ -453,12 +453,14 @@ def draw_pictures(folder: Path, model: Any, found: LinkageData, pipeline: Linkag
     shown = found.test.queries.select(range(min(500, len(found.test.queries))))
     encoded = encode_records(unwrap_model(model), shown, pipeline.eval_collator, device=device)
     both = encoded["has_image"] & encoded["has_text"]
+    pairs = (
+        {name: encoded[side][both][:64] for name, side in (("z_i", "image"), ("z_j", "text"))} if both.any() else {}
+    )
     save_embeddings(
         folder,
         embeddings=pool_records(encoded, float(unwrap_model(model).config.image_weight)),
         labels=np.asarray(shown["label"][:]),
-        z_i=encoded["image"][both][:64],
-        z_j=encoded["text"][both][:64],
+        **pairs,
         data=found.name,
     )
     return [Path(picture.path) for picture in plot_run(folder, plots)]

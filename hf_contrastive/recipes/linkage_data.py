@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 import datasets
 import numpy as np
 
-from hf_contrastive.data import OcrNoise, load_judged_pairs, load_linkage_table
+from hf_contrastive.data import OcrNoise, load_judged_pairs, load_linkage_table, load_matching_tables
 from hf_contrastive.data.linkage_tables import JudgedPairs, make_glyph_records
 from hf_contrastive.recipes.common import option
 from hf_contrastive.recipes.linkage_measures import CLEAN_TEXT, Task
@@ -30,6 +30,13 @@ class LinkageDataArguments:
     query_path: str | None = option(None, "Table of records to link, whose labels are those of the pool.")
     pairs_path: str | None = option(None, "Instead of all three: a table of pairs of texts that somebody has judged.")
     pictures_path: str | None = option(None, "Table with a picture for each text of the pairs.")
+    tables_path: str | None = option(
+        None,
+        "Instead of all: a folder of two tables of texts and judged pairs (tableA.csv, tableB.csv, train.csv, valid.csv, test.csv).",
+    )
+    text_columns: list[str] | None = option(
+        None, "Of these two tables: columns that are joined; none = the first after the id."
+    )
     image_column: str | None = option(None, "Column of the images or their paths; found by itself.")
     text_column: str | None = option(None, "Column of the texts; found by itself.")
     label_column: str | None = option(None, "Column of what each record is; found by itself.")
@@ -82,7 +89,9 @@ def load_splits(data: LinkageDataArguments, seed: int) -> LinkageData:
     """
     if not sys.stderr.isatty():
         datasets.disable_progress_bars()
-    if data.pairs_path is not None:
+    if data.tables_path is not None:
+        found = _from_matching_tables(data)
+    elif data.pairs_path is not None:
         found = _from_pairs(data)
     elif data.dataset_path == "glyphs":
         found = _from_glyphs()
@@ -135,6 +144,13 @@ def _from_pairs(data: LinkageDataArguments) -> LinkageData:
     train = datasets.concatenate_datasets([found.pool, valid, found.others])
     name = Path(data.pairs_path).stem
     return LinkageData(everything, train, Task(valid, found.pool), Task(test, found.pool), name)
+
+
+def _from_matching_tables(data: LinkageDataArguments) -> LinkageData:
+    assert data.tables_path is not None
+    found = load_matching_tables(data.tables_path, text_columns=data.text_columns)
+    name = Path(data.tables_path).name
+    return LinkageData(found.train, found.train, Task(found.valid, found.pool), Task(found.test, found.pool), name)
 
 
 def _from_tables(data: LinkageDataArguments) -> LinkageData:

@@ -39,6 +39,7 @@ class LinkageMeasureArguments:
         [0.02, 0.05, 0.1, 0.15, 0.2, 0.25, 0.3, 0.4, 0.5], "Cosine distances that are tried for clusters, from 0 to 2."
     )
     string_matching: bool = option(True, "Also link by Levenshtein distance of the texts.")
+    word_matching: bool = option(False, "Also link by the words that texts share (cosine of TF-IDF).")
     pictures: bool = option(True, "Draw curves, embedding map and similarities of images and texts.")
 
 
@@ -123,7 +124,19 @@ def link_table(
         rows.append(row)
     if measure.string_matching:
         rows += _string_matching(found.test)
+    if measure.word_matching:
+        rows.append({"model": "words in common", "text only": _word_matching(found.test)})
     return rows
+
+
+def _word_matching(task: Task) -> float:
+    """Linkage accuracy by the cosine of TF-IDF vectors of words, with the frequencies of the pool."""
+    from sklearn.feature_extraction.text import TfidfVectorizer
+
+    vectorizer = TfidfVectorizer(token_pattern=r"(?u)\S+")
+    pool = vectorizer.fit_transform(task.pool["text"][:])
+    near = (vectorizer.transform(task.queries["text"][:]) @ pool.T).toarray().argmax(1)
+    return float((np.asarray(task.pool["label"][:])[near] == np.asarray(task.queries["label"][:])).mean())
 
 
 def _string_matching(task: Task) -> list[dict[str, Any]]:

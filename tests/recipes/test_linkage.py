@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import csv
+from pathlib import Path
 
 import datasets
 import numpy as np
 import pytest
 import torch
+from helpers.gloo import GlooPool
 from transformers import BertConfig
 
 from hf_contrastive import ClippingsConfig, ClippingsForPreTraining, ConvEncoderConfig, DualEncoderProcessor
 from hf_contrastive.data import ProcessorTransform, RecordCollator, image_processor, train_word_tokenizer
 from hf_contrastive.data.linkage_tables import make_glyph_records
+from hf_contrastive.distributed import get_rank
 from hf_contrastive.evaluation import mine_hard_negatives
 from hf_contrastive.families.dual_encoder.record_encoding import encode_records, pool_records
 from hf_contrastive.recipes.linkage import HardNegativeMiner
@@ -30,11 +33,19 @@ def write(path, header, rows):
 
 @pytest.fixture(scope="module")
 def records():
-    return make_glyph_records("test").select(range(60))
+    return some_records()
 
 
 @pytest.fixture(scope="module")
 def collator(records):
+    return make_collator(records)
+
+
+def some_records():
+    return make_glyph_records("test").select(range(60))
+
+
+def make_collator(records):
     processor = DualEncoderProcessor(image_processor(32), train_word_tokenizer(records["text"], "character"))
     transform = ProcessorTransform(processor.image_processor)
     return RecordCollator(transform, processor, augment=False, labels=False, mask_duplicates=False)
@@ -153,6 +164,24 @@ def test_hard_negatives_are_kept_for_a_resumed_run(collator, records, tmp_path):
     again = HardNegativeMiner(later, records, collator, 3, tmp_path / "groups", True, "cpu")
     assert again(5).tolist() != groups.tolist()
     assert sorted(path.name for path in (tmp_path / "groups").iterdir()) == ["epoch-5.npy", "once.npy"]
+
+
+def mined(folder: str) -> list:
+    """What every process is told; the model of the second one would find other groups."""
+    records = some_records()
+    collator = make_collator(records)
+    miner = HardNegativeMiner(model(collator, seed=get_rank()), records, collator, 3, Path(folder), True, "cpu")
+    return [miner(epoch).tolist() for epoch in range(2)]
+
+
+@pytest.mark.distributed
+def test_all_processes_get_the_groups_of_the_first(gloo_pool: GlooPool, collator, records, tmp_path):
+    alone = HardNegativeMiner(model(collator), records, collator, 3, tmp_path / "alone", True, "cpu")
+    other = HardNegativeMiner(model(collator, seed=1), records, collator, 3, tmp_path / "other", True, "cpu")
+    expected = [alone(epoch).tolist() for epoch in range(2)]
+    assert expected[0] != other(0).tolist()
+    assert gloo_pool.run(mined, str(tmp_path / "joint")) == [expected, expected]
+    assert sorted(path.name for path in (tmp_path / "joint").iterdir()) == ["epoch-0.npy", "epoch-1.npy"]
 
 
 def test_restarts_are_those_of_torch():

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 
 import pytest
-from helpers.recipes import SHORT, check_refused, default, run
+from helpers.recipes import ROOT, SHORT, check_refused, default, run
 from transformers import AutoImageProcessor, AutoModel
 
 from hf_contrastive.data import make_glyph_logos
@@ -105,6 +105,36 @@ def test_short_run_on_records(tmp_path, capsys):
     words = ("--pair", str(out), "--vision_options", "null", "--text_options", "null", "--supcon_temperature", "0.05")
     run(slug, default(slug), *words, "--dry_run", "true", "--output_dir", str(tmp_path / "further"))
     assert "outputs.pooled_embeds 2x64" in " ".join(capsys.readouterr().out.split())
+
+
+@pytest.mark.recipe
+def test_records_of_two_tables_by_their_texts_alone(tmp_path, capsys):
+    """No picture anywhere: nothing is aligned, and everything that is measured and drawn does without."""
+    for name, sign in (("tableA", "no. {}"), ("tableB", "number {}")):
+        lines = ["id,name", *(f"{n},{sign.format(n)} lamp" for n in range(40))]
+        (tmp_path / f"{name}.csv").write_text("\n".join(lines))
+    for part, rows in (("train", range(24)), ("valid", range(24, 32)), ("test", range(32, 40))):
+        lines = ["ltable_id,rtable_id,label", *(f"{n},{n},1\n{n},{39 - n},0" for n in rows)]
+        (tmp_path / f"{part}.csv").write_text("\n".join(lines))
+    out, slug = tmp_path / "out", "clippings"
+    words = [
+        "--tables_path",
+        str(tmp_path),
+        "--max_steps",
+        "6",
+        "--per_device_train_batch_size",
+        "16",
+        "--save_strategy",
+        "no",
+    ]
+    run(slug, str(ROOT / "recipes" / slug / "abt_buy.yaml"), *words, "--output_dir", str(out))
+    assert "8 records linked to 40 known ones" in capsys.readouterr().out
+    rows = {row["model"]: row for row in json.loads((out / "all_results.json").read_text())["link_rows"]}
+    assert set(rows) == {"untrained encoders", REGISTRY[slug].title, "Levenshtein distance", "words in common"}
+    assert all(set(row) == {"model", "text only"} for row in rows.values())
+    assert rows["words in common"]["text only"] == 1.0
+    assert (out / "plots" / "embedding_map.png").is_file()
+    validate_card(out / "README.md")
 
 
 @pytest.mark.parametrize(
