@@ -43,6 +43,9 @@ class LinkageDataArguments:
     query_column: str = option("source_name", "Of the pairs: column of the texts that are looked for.")
     candidate_column: str = option("candidate_name", "Of the pairs: column of the known texts.")
     verdict_column: str = option("label", "Of the pairs: column that holds 1 where both are the same.")
+    no_match: bool = option(
+        False, "Of the pairs: also measure with texts that match nothing; half of these are then not trained on."
+    )
     test_fraction: float = option(
         0.2,
         "Without a pool: share of the labels that is held out to measure, and as many again to choose settings on.",
@@ -89,6 +92,8 @@ def load_splits(data: LinkageDataArguments, seed: int) -> LinkageData:
     """
     if not sys.stderr.isatty():
         datasets.disable_progress_bars()
+    if data.no_match and data.pairs_path is None:
+        raise ValueError("`no_match` goes with --pairs_path: only judged pairs say which records match nothing")
     if data.tables_path is not None:
         found = _from_matching_tables(data)
     elif data.pairs_path is not None:
@@ -100,18 +105,27 @@ def load_splits(data: LinkageDataArguments, seed: int) -> LinkageData:
     generator = np.random.RandomState(data.split_seed)
     train = _renumbered(_draw(found.train, data.max_train_samples, generator))
     aligned = found.aligned if data.max_train_samples is None else train
-    valid, test = (
-        Task(_renumbered(_draw(task.queries, data.max_test_samples, generator)), task.pool)
-        for task in (found.valid, found.test)
-    )
+    valid, test = (_drawn_task(task, data.max_test_samples, generator) for task in (found.valid, found.test))
     if data.ocr_drop or data.ocr_replace:
         noise = ocr_noise(data, train)
         assert noise is not None
-        valid, test = (
-            Task(_with_texts(task.queries, noise.read(task.queries["text"][:], seed=2 * seed + number)), task.pool)
-            for number, task in enumerate((valid, test))
-        )
+        valid, test = (_read_task(task, noise, 2 * seed + number) for number, task in enumerate((valid, test)))
     return LinkageData(_pairs_once(aligned, data.unique_texts), train, valid, test, found.name)
+
+
+def _drawn_task(task: Task, count: int | None, random: np.random.RandomState) -> Task:
+    lone = None if task.lone is None else _renumbered(_draw(task.lone, count, random))
+    return Task(_renumbered(_draw(task.queries, count, random)), task.pool, lone)
+
+
+def _read_task(task: Task, noise: OcrNoise, seed: int) -> Task:
+    """The queries with errors as of OCR."""
+    queries = _with_texts(task.queries, noise.read(task.queries["text"][:], seed=seed))
+    if task.lone is None:
+        return task._replace(queries=queries)
+    # draws of their own: a seed below 0 is none, and those of queries follow each other
+    lone = _with_texts(task.lone, noise.read(task.lone["text"][:], seed=seed + 1_000_000))
+    return task._replace(queries=queries, lone=lone)
 
 
 def ocr_noise(data: LinkageDataArguments, train: datasets.Dataset) -> OcrNoise | None:
@@ -140,10 +154,18 @@ def _from_pairs(data: LinkageDataArguments) -> LinkageData:
     )
     valid, test = _halves(found.queries, data)
     everything = datasets.concatenate_datasets([found.pool, found.queries, found.others])
+    name, trained = Path(data.pairs_path).stem, found.others
+    lone: Sequence[datasets.Dataset | None] = (None, None)
+    if data.no_match:
+        if len(found.others) < 2:
+            raise ValueError(
+                f"`no_match` is true, but {len(found.others)} texts of {name} match nothing; at least 2 are needed"
+            )
+        lone = _halves(found.others, data)
+        trained = lone[0]
     # what is measured is not among the negatives, as nothing may be known of it
-    train = datasets.concatenate_datasets([found.pool, valid, found.others])
-    name = Path(data.pairs_path).stem
-    return LinkageData(everything, train, Task(valid, found.pool), Task(test, found.pool), name)
+    train = datasets.concatenate_datasets([found.pool, valid, trained])
+    return LinkageData(everything, train, Task(valid, found.pool, lone[0]), Task(test, found.pool, lone[1]), name)
 
 
 def _from_matching_tables(data: LinkageDataArguments) -> LinkageData:

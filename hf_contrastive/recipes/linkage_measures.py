@@ -10,7 +10,14 @@ import datasets
 import numpy as np
 import torch
 
-from hf_contrastive.evaluation import clustering_scores, link_to_exemplars, linkage_accuracy, nearest_texts
+from hf_contrastive.evaluation import (
+    Links,
+    choose_match_threshold,
+    clustering_scores,
+    link_to_exemplars,
+    linkage_accuracy,
+    nearest_texts,
+)
 from hf_contrastive.families.dual_encoder.record_encoding import encode_records, pool_records
 from hf_contrastive.hub import Metric
 from hf_contrastive.recipes.common import option, several
@@ -25,7 +32,9 @@ if TYPE_CHECKING:
 #: column of the texts before noise was put into them
 CLEAN_TEXT = "clean_text"
 #: what stands in the table of links, in this order
-LINK_COLUMNS = ("text only", "image only", "pooled, w 0.5", "pooled, chosen w")
+LINK_COLUMNS = ("text only", "image only", "pooled, w 0.5", "pooled, chosen w", "with no match")
+#: the label of a record that is linked to nothing; those of the pool are 0 and above
+_NO_MATCH = -9
 
 
 @dataclass
@@ -48,10 +57,12 @@ class Task(NamedTuple):
 
     Args:
         queries, pool (`datasets.Dataset`): with `image`, `text`, `label`, `index`.
+        lone (`datasets.Dataset`, *optional*): further queries, of which nothing is in the pool.
     """
 
     queries: datasets.Dataset
     pool: datasets.Dataset
+    lone: datasets.Dataset | None = None
 
 
 Encoded = dict[str, np.ndarray]
@@ -69,7 +80,8 @@ def encode_models(
         device: where to compute.
 
     Returns:
-        `dict`: by model, then `valid` and `test`: queries and pool, each of [`encode_records`].
+        `dict`: by model, then `valid` and `test`: queries and pool, each of [`encode_records`]; `valid, lone` and `test, lone` the
+        same of records that nothing is known of, where there are any.
     """
     encoded: dict[str, dict[str, tuple[Encoded, Encoded]]] = {}
     for name, model in models.items():
@@ -79,6 +91,9 @@ def encode_models(
                 pools[id(task.pool)] = encode_records(inner, task.pool, pipeline.eval_collator, device=device)
             queries = encode_records(inner, task.queries, pipeline.query_collator, device=device)
             encoded.setdefault(name, {})[part] = (queries, pools[id(task.pool)])
+            if task.lone is not None:
+                lone = encode_records(inner, task.lone, pipeline.query_collator, device=device)
+                encoded[name][f"{part}, lone"] = (lone, pools[id(task.pool)])
     return encoded
 
 
@@ -107,7 +122,7 @@ def link_table(
 
     Returns:
         One row a model: `image only`, `text only`, `pooled, w 0.5`, `pooled, chosen w` and `chosen w` (where records have both
-        sides), and rows of string matching.
+        sides), `with no match` and `threshold` (where some records have none), and rows of string matching.
     """
     rows: list[dict[str, Any]] = []
     for name, parts in encoded.items():
@@ -121,6 +136,8 @@ def link_table(
             row["pooled, w 0.5"] = accuracy(parts["test"], found.test, 0.5)
             row["pooled, chosen w"] = accuracy(parts["test"], found.test, chosen)
             row["chosen w"] = chosen
+            if "test, lone" in parts:
+                row |= _with_no_match(parts, found, chosen)
         rows.append(row)
     if measure.string_matching:
         rows += _string_matching(found.test)
@@ -137,6 +154,26 @@ def _word_matching(task: Task) -> float:
     pool = vectorizer.fit_transform(task.pool["text"][:])
     near = (vectorizer.transform(task.queries["text"][:]) @ pool.T).toarray().argmax(1)
     return float((np.asarray(task.pool["label"][:])[near] == np.asarray(task.queries["label"][:])).mean())
+
+
+def _with_no_match(
+    parts: Mapping[str, tuple[Encoded, Encoded]], found: LinkageData, weight: float
+) -> dict[str, float]:
+    """Share of all queries, also those that nothing is known of, that are linked rightly, or rightly to nothing.
+
+    The threshold is chosen on `valid`.
+    """
+
+    def links(part: str, task: Task) -> tuple[Links, list[int]]:
+        vectors = [pool_records(parts[name][0], weight) for name in (part, f"{part}, lone")]
+        pool, labels = pool_records(parts[part][1], weight), np.asarray(task.pool["label"][:])
+        true = [*task.queries["label"][:], *[_NO_MATCH] * len(vectors[1])]
+        return link_to_exemplars(np.concatenate(vectors), pool, labels, no_match=_NO_MATCH), true
+
+    threshold = choose_match_threshold(*links("valid", found.valid), no_match=_NO_MATCH)["threshold"]
+    tested, true = links("test", found.test)
+    told = np.where(tested.scores > threshold, tested.labels, _NO_MATCH)
+    return {"with no match": linkage_accuracy(told, true), "threshold": threshold}
 
 
 def _string_matching(task: Task) -> list[dict[str, Any]]:
@@ -191,7 +228,7 @@ def cluster_table(
 
 def _to_cluster(encoded: tuple[Encoded, Encoded], task: Task) -> tuple[Encoded, np.ndarray]:
     """Queries and those known records that one of them is, and their labels."""
-    queries, pool = (np.asarray(rows["label"][:]) for rows in task)
+    queries, pool = (np.asarray(rows["label"][:]) for rows in task[:2])
     wanted = np.isin(pool, queries)
     joined = {name: np.concatenate([encoded[0][name], encoded[1][name][wanted]]) for name in encoded[0]}
     return joined, np.concatenate([queries, pool[wanted]])

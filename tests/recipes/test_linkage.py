@@ -20,7 +20,7 @@ from hf_contrastive.evaluation import mine_hard_negatives
 from hf_contrastive.families.dual_encoder.record_encoding import encode_records, pool_records
 from hf_contrastive.recipes.linkage import HardNegativeMiner
 from hf_contrastive.recipes.linkage_data import LinkageDataArguments, load_splits
-from hf_contrastive.recipes.linkage_measures import Task, accuracy
+from hf_contrastive.recipes.linkage_measures import LinkageMeasureArguments, Task, accuracy, link_table
 from hf_contrastive.recipes.schedules import restarting_cosine
 from hf_contrastive.tensor_utils import pool_modalities
 
@@ -121,6 +121,49 @@ def test_pairs_that_are_measured_are_not_trained_on(tmp_path):
     assert other.test.queries["text"][:] != found.test.queries["text"][:]
     assert other.test.pool["text"][:] == found.test.pool["text"][:] == [f"known {n}" for n in range(10)]
     assert found.valid.queries["text"][:] != found.test.queries["text"][:]
+
+
+def test_records_without_a_match(tmp_path, collator):
+    """Half of them choose the threshold, the other half is measured and was not trained on."""
+    rows = [[f"seen {n}", f"known {n}", 1] for n in range(10)]
+    rows += [[f"nobody {n}", f"known {n}", 0] for n in range(6)]
+    path = write(tmp_path / "pairs.csv", ["source_name", "candidate_name", "label"], rows)
+    found = load_splits(LinkageDataArguments(pairs_path=path, no_match=True, ocr_drop=0.1), 0)
+    assert found.valid.lone is not None
+    assert found.test.lone is not None
+    assert (len(found.valid.lone), len(found.test.lone)) == (3, 3)
+    held = set(found.test.lone["clean_text"][:])
+    assert held.isdisjoint(found.train["text"][:])
+    assert set(found.valid.lone["clean_text"][:]) <= set(found.train["text"][:])
+    # an encoder by which every query is its own match, and those without are far from all
+    size = len(found.test.pool)
+    own = np.eye(size, dtype=np.float32)
+    far = np.full((3, size), size**-0.5, dtype=np.float32)
+
+    def sides(vectors):
+        return {
+            "image": vectors,
+            "text": vectors,
+            **{f"has_{one}": np.ones(len(vectors), bool) for one in ("image", "text")},
+        }
+
+    parts = {}
+    for part, task in (("valid", found.valid), ("test", found.test)):
+        parts[part] = (sides(own[task.queries["label"][:]]), sides(own))
+        parts[f"{part}, lone"] = (sides(far), sides(own))
+    row = link_table({"trained": parts}, found, LinkageMeasureArguments(string_matching=False))[0]
+    assert row["with no match"] == 1.0
+    assert size**-0.5 <= row["threshold"] < 1
+    close = {**parts, "test, lone": (sides(own[:3]), sides(own))}
+    assert (
+        link_table({"trained": close}, found, LinkageMeasureArguments(string_matching=False))[0]["with no match"]
+        == 5 / 8
+    )
+    with pytest.raises(ValueError, match="`no_match` goes with --pairs_path"):
+        load_splits(LinkageDataArguments(no_match=True), 0)
+    few = write(tmp_path / "few.csv", ["source_name", "candidate_name", "label"], rows[:11])
+    with pytest.raises(ValueError, match="1 texts of few match nothing"):
+        load_splits(LinkageDataArguments(pairs_path=few, no_match=True), 0)
 
 
 def test_embeddings_of_records_that_lack_a_side(collator, records):
