@@ -97,14 +97,14 @@ def seeds_section(args: argparse.Namespace, recipe_words: list[str], results: li
 
 
 def measured_tables(results: list[dict]) -> list[str]:
-    """Tables of recipes that say themselves what stands in them: `measured` holds, for each table, `title`, `columns` (by name: the
-    title, the factor and the digits), `rows` (each with `model`) and `compared`, the columns whose differences are told by seed.
+    """Tables of recipes that say themselves what stands in them: `measured` holds, for each table, `title`, `columns` (for
+    each its name, title, factor and digits), `rows` (each with `model`) and `compared`, the columns whose differences are told by seed.
     """
     first = results[0]
     lines = [f"{first['about']}, {first['steps']} steps; {{seeds}}", ""]
     for number, table in enumerate(first["measured"]):
         by_seed = [{row["model"]: row for row in result["measured"][number]["rows"]} for result in results]
-        columns = table["columns"]
+        columns = {name: about for name, *about in table["columns"]}
         if number:
             lines += ["", f"{table['title']}:", ""]
         shown = []

@@ -84,7 +84,7 @@ def logo_rows(
 
     Returns:
         One row a model: `auroc`, `accuracy` (at the best threshold), `top1`, `top5`, `top1 with text` (queries with a text in query and
-        reference, where there are any), `top1 of <n>` for growing galleries, and `top1 + <n>` with distractors.
+        reference, where there are any), `<n> among <m>`, the top-1 of n brands in growing galleries, and `top1 + <n>` with distractors.
     """
     queries, references = (np.asarray(rows["label"][:]) for rows in (found.queries, found.references))
     read = [np.array([bool(text) for text in rows["text"][:]]) for rows in (found.queries, found.references)]
@@ -113,7 +113,7 @@ def logo_rows(
                 part = identification_accuracy(
                     parts["queries"][own], queries[own], parts["references"][there], references[there], ks=(1,)
                 )
-                row[f"top1 of {size}"] = part["top1"]
+                row[f"{sizes[0]} among {size}"] = part["top1"]
         if "distractors" in parts:
             count = len(parts["distractors"])
             steps = [step for step in (1_000, 10_000, 100_000) if step < count] + [count]

@@ -441,7 +441,8 @@ def finish(
             "measured": [
                 {
                     "title": "logos",
-                    "columns": logo_columns(rows),
+                    # a list: the file sorts the names of a mapping
+                    "columns": [[name, *about] for name, about in logo_columns(rows).items()],
                     "rows": list(rows),
                     "compared": [name for name in ("auroc", "top1") if name in logo_columns(rows)],
                 }
