@@ -126,9 +126,11 @@ def text_source(
     from hf_contrastive.families.dual_encoder.processing_dual_encoder import DualEncoderProcessor
 
     if not isinstance(encoder.model, DualEncoderModel):
+        lacks = "has no text encoder"
+        if hasattr(encoder.model, "text_model"):
+            lacks = "has no space of its own for texts: it makes one vector of picture and text"
         raise CliError(
-            f"{encoder.name} is a {type(encoder.model).__name__}, which has no text encoder; leave out --text-column to embed "
-            "images."
+            f"{encoder.name} is a {type(encoder.model).__name__}, which {lacks}; leave out --text-column to embed images."
         )
     try:
         with quiet_libraries():

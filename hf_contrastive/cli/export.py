@@ -77,9 +77,13 @@ def _processor(checkpoint: str, encoder: object) -> object:
 
     model = getattr(encoder, "model", None)
     if not isinstance(model, DualEncoderModel):
-        raise CliError(
-            f"{checkpoint} is a {type(model).__name__}, which has no text encoder; type --to backbone for its image encoder."
-        )
+        kind = f"{checkpoint} is a {type(model).__name__}"
+        if hasattr(model, "text_model"):
+            raise CliError(
+                f"{kind}, whose texts have no space of their own: it makes one vector of picture and text. Its encoders alone: type "
+                "--to backbone --part vision_model, or --part text_model."
+            )
+        raise CliError(f"{kind}, which has no text encoder; type --to backbone for its image encoder.")
     with quiet_libraries():
         try:
             return AutoProcessor.from_pretrained(checkpoint)

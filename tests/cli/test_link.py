@@ -235,3 +235,10 @@ def test_logos_by_their_references(call, tmp_path):
     refused = call(*words, "-o", tmp_path / "more.csv", "--image-weight", "0.5")
     assert refused.code == 2
     assert "makes one vector of picture and text" in " ".join(refused.err.split())
+    # what is for texts with a space of their own says so
+    exported = call("export", tmp_path / "logo", tmp_path / "x", "--to", "onnx")
+    assert "makes one vector of picture and text" in " ".join(exported.err.split())
+    embedded = call(
+        "embed", tmp_path / "logo", tmp_path / "asked.parquet", "--text-column", "text", "-o", tmp_path / "u.npy"
+    )
+    assert "has no space of its own for texts" in " ".join(embedded.err.split())
