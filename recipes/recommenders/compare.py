@@ -6,7 +6,8 @@
 
 Every system has as many trials as the others, each one a run of its own recipe with the first seed, stopped early on the part
 that `select_on` names; the best of them is repeated with the other seeds. What stands after `--` goes to every recipe. A
-finished run is not repeated as long as its words are the same.
+finished run is not repeated as long as its words are the same; with --kept FILE its results are also kept in a file of their own, from
+which they are taken where the folder of the run is gone: a comparison of many hours goes on elsewhere.
 """
 
 from __future__ import annotations
@@ -67,7 +68,43 @@ def words_of(settings: Mapping[str, Any], slug: str, trial: Mapping[str, Any], e
     return [*option_words(fields), "--pictures", "false", *extra]
 
 
-def run_one(slug: str, words: Sequence[str], seed: int, folder: Path) -> dict[str, Any]:
+def read_kept(file: Path, name: str, words: Sequence[str]) -> dict[str, Any] | None:
+    """The results of a run that was finished before, or `None`.
+
+    Args:
+        file (`Path`): JSON lines of `keep`.
+        name (`str`): of the run's folder.
+        words (`Sequence[str]`): of its command line; with others it is another run.
+
+    Raises:
+        SystemExit: a line that is no JSON.
+    """
+    if not file.is_file():
+        return None
+    found = None
+    for number, line in enumerate(file.read_text(encoding="utf-8").splitlines(), start=1):
+        try:
+            entry = json.loads(line)
+        except ValueError:
+            sys.exit(f"error: line {number} of {file} is no JSON; a write was cut short there. Delete that line.")
+        if entry["run"] == name and entry["words"] == list(words):
+            found = entry["results"]
+    return found
+
+
+def keep(file: Path, name: str, words: Sequence[str], results: Mapping[str, Any]) -> None:
+    """Add the results of a finished run.
+
+    Args:
+        file (`Path`), name (`str`), words (`Sequence[str]`): as of `read_kept`.
+        results (`Mapping`): `all_results.json` of the run.
+    """
+    file.parent.mkdir(parents=True, exist_ok=True)
+    with file.open("a", encoding="utf-8") as lines:
+        lines.write(json.dumps({"run": name, "words": list(words), "results": results}) + "\n")
+
+
+def run_one(slug: str, words: Sequence[str], seed: int, folder: Path, kept: Path | None = None) -> dict[str, Any]:
     """Run a recipe in this process; what it says goes to a file beside its folder.
 
     Args:
@@ -75,6 +112,7 @@ def run_one(slug: str, words: Sequence[str], seed: int, folder: Path) -> dict[st
         words (`Sequence[str]`): its command line.
         seed (`int`): of the run.
         folder (`Path`): its output; what is finished there is read.
+        kept (`Path`, *optional*): file of finished runs, read first and added to.
 
     Returns:
         `dict`: `all_results.json` of the run.
@@ -83,6 +121,9 @@ def run_one(slug: str, words: Sequence[str], seed: int, folder: Path) -> dict[st
         SystemExit: the run failed.
     """
     note, results = folder / "compare.json", folder / "all_results.json"
+    before_now = None if kept is None else read_kept(kept, folder.name, words)
+    if before_now is not None:
+        return before_now
     if not (note.is_file() and results.is_file() and json.loads(note.read_text(encoding="utf-8")) == list(words)):
         file = ROOT / "recipes" / slug / "train.py"
         command = [*words, "--seed", str(seed), "--output_dir", str(folder), "--overwrite", "true"]
@@ -105,7 +146,10 @@ def run_one(slug: str, words: Sequence[str], seed: int, folder: Path) -> dict[st
         say(
             f"{folder.name}: {time.time() - started:.0f} s, valid or chosen {_chosen(json.loads(results.read_text())):.4f}"
         )
-    return json.loads(results.read_text(encoding="utf-8"))
+    found = json.loads(results.read_text(encoding="utf-8"))
+    if kept is not None:
+        keep(kept, folder.name, words, found)
+    return found
 
 
 def own_row(result: Mapping[str, Any], name: str | None = None) -> Mapping[str, Any]:
@@ -232,6 +276,7 @@ def main() -> None:
     parser.add_argument("--page", type=Path, help="Markdown file whose section of that name is written")
     parser.add_argument("--cards", action="store_true", help="write the section into every system's card, too")
     parser.add_argument("--out", type=Path, default=Path("out/recommenders"), help="default: out/recommenders")
+    parser.add_argument("--kept", type=Path, help="file of the results of finished runs, which is read and added to")
     own, extra = split_words(sys.argv[1:])
     args = parser.parse_args(own)
     settings = read_settings(args.config)
@@ -247,14 +292,14 @@ def main() -> None:
         runs: list[dict[str, Any]] = []
         for number, trial in enumerate(trials):
             folder = args.out / f"{file_label(args.name)}-{slug}-{number}-{args.seeds[0]}"
-            runs.append(run_one(slug, words_of(settings, slug, trial, extra), args.seeds[0], folder))
+            runs.append(run_one(slug, words_of(settings, slug, trial, extra), args.seeds[0], folder, args.kept))
         best = max(range(count), key=lambda number: _chosen(runs[number]))
         chosen[slug] = trials[best]
         searched[slug] = [(trial, _chosen(run)) for trial, run in zip(trials, runs, strict=True)]
         found[slug] = [runs[best]]
         for seed in args.seeds[1:]:
             folder = args.out / f"{file_label(args.name)}-{slug}-{best}-{seed}"
-            found[slug].append(run_one(slug, words_of(settings, slug, trials[best], extra), seed, folder))
+            found[slug].append(run_one(slug, words_of(settings, slug, trials[best], extra), seed, folder, args.kept))
     table = table_of(found, chosen)
     first = next(iter(found.values()))[0]
     metrics_table(table, title=f"{args.name}: {count} trials for every system")

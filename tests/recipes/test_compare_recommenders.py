@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import shutil
 import sys
 
 import pytest
@@ -45,7 +46,8 @@ def test_comparison_of_two_recommenders(tmp_path, capsys):
     config, out, page = tmp_path / "two.yaml", tmp_path / "runs", tmp_path / "page.md"
     config.write_text(SETTINGS)
     words = [str(config), "--seeds", "0", "1", "--name", "Planted", "--out", str(out), "--page", str(page)]
-    compare(*words)
+    kept = tmp_path / "kept" / "planted.jsonl"
+    compare(*words, "--kept", str(kept))
     said = capsys.readouterr().out
     # of both systems the trial that learns was taken and repeated
     assert {path.name for path in out.iterdir() if path.is_dir()} == {
@@ -76,6 +78,15 @@ def test_comparison_of_two_recommenders(tmp_path, capsys):
     compare(*words)
     assert "planted-mf-1-1: " not in capsys.readouterr().out
     assert page.read_text() == text
+    # where the folders are gone, the file has the results; each run once
+    shutil.rmtree(out)
+    compare(*words, "--kept", str(kept))
+    assert page.read_text() == text
+    assert not out.exists()
+    assert len(kept.read_text().splitlines()) == 6
+    kept.write_text(kept.read_text()[:-20])
+    with pytest.raises(SystemExit, match=r"line 6 of .* is no JSON"):
+        compare(*words, "--kept", str(kept))
 
 
 @pytest.mark.parametrize(
