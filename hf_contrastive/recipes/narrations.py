@@ -81,6 +81,8 @@ ARMS: dict[str, tuple[str, dict[str, Any]]] = {
     "released": ("released objective", {"objective": "released"}),
 }
 _GLYPH_SPLITS = ("train", "test")
+#: measures that are repeated over seeds, in the order of the table
+_COMPARED = ("image_to_text", "text_to_image", "linear")
 
 
 @dataclass
@@ -396,20 +398,15 @@ def measured(rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
     Args:
         rows: of [`measure_models`].
     """
-    shown, columns = [], {}
-    for row in rows:
-        shown.append({"model": row["model"]})
-        for name, value in row.items():
-            kind, _, cut = name.partition("@")
-            if cut.isdigit():  # files keep names in alphabetical order
-                padded = f"{kind}@{int(cut):03d}"
-                columns[padded] = (f"{column_title(name)} %", 100, 1)
-                shown[-1][padded] = value
-            elif kind == "linear":
-                columns[name] = (f"{column_title(name)} %", 100, 1)
-                shown[-1][name] = value
-    compared = [name for name in columns if name.endswith("@005")]
-    return [{"title": "Clips and texts", "columns": columns, "rows": shown, "compared": compared}]
+    names = list(dict.fromkeys(name for row in rows for name in row if name.partition("@")[0] in _COMPARED))
+    columns = [[name, f"{column_title(name)} %", 100, 1] for name in sorted(names, key=_place)]
+    compared = [name for name in names if name.endswith("@5")]
+    return [{"title": "Clips and texts", "columns": columns, "rows": list(rows), "compared": compared}]
+
+
+def _place(name: str) -> tuple[int, float]:
+    kind, _, cut = name.partition("@")
+    return _COMPARED.index(kind), float(cut.rstrip("%"))
 
 
 def run(spec: SystemSpec, *, description: str, example: str) -> None:

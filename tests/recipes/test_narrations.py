@@ -39,7 +39,7 @@ def test_short_run_on_clips(tmp_path, capsys):
     for measure in ("text_to_image@10", "image_to_text@10"):
         assert trained[measure] > 2 * untrained[measure]
     assert trained["linear@100%"] > untrained["linear@100%"]
-    assert results["measured"][0]["compared"] == ["text_to_image@005", "image_to_text@005"]
+    assert results["measured"][0]["compared"] == ["text_to_image@5", "image_to_text@5"]
     logged = [json.loads(line) for line in (out / "metrics.jsonl").read_text().splitlines()]
     assert {"info_nce_loss", "mil_nce_loss"} <= set(next(line for line in logged if "info_nce_loss" in line))
     assert {path.name for path in (out / "plots").glob("*.png")} >= {"similarity_heatmap.png", "training_curves.png"}
