@@ -68,7 +68,9 @@ def test_boxes_are_cut_out(parts):
     empty, both = identifier.identify([scene, scene], boxes=[[], [box, [0, 0, 20, 20]]])
     assert empty == []
     assert len(both) == 2
-    assert both[0] == identifier.identify([icon])[0]
+    alone = identifier.identify([icon])[0][0]
+    assert (both[0][0].brand, both[0][0].reference) == (alone.brand, alone.reference)
+    assert both[0][0].score == pytest.approx(alone.score, abs=1e-5)
     for wrong in ([30, 20, 30, 60], [0, 0, 500, 20], [-4, 0, 20, 20]):
         with pytest.raises(ValueError, match=r"of picture 0 does not lie in it \(200 x 100 pixels\)"):
             identifier.identify([scene], boxes=[[wrong]])
@@ -79,7 +81,7 @@ def test_texts_are_read_where_a_reader_is_given(parts):
     told = filled(parts)
     read = filled(parts, ocr=lambda image: "zarelu" if image.width > image.height else "")
     word, icon = logos[0]["image"], logos[1]["image"]
-    np.testing.assert_array_equal(read.embed([word, icon]), told.embed([word, icon], ["zarelu", ""]))
+    np.testing.assert_allclose(read.embed([word, icon]), told.embed([word, icon], ["zarelu", ""]), atol=1e-6)
     assert not np.allclose(read.embed([word]), told.embed([word]))
 
 
@@ -88,7 +90,12 @@ def test_references_are_saved_and_loaded(parts, tmp_path):
     identifier.save(tmp_path / "known")
     other = LogoIdentifier(parts[0], parts[1])
     other.load(tmp_path / "known")
-    assert other.identify([logos[5]["image"]], k=4) == identifier.identify([logos[5]["image"]], k=4)
+    found, expected = (one.identify([logos[5]["image"]], k=4)[0] for one in (other, identifier))
+    assert [(match.brand, match.reference) for match in found] == [
+        (match.brand, match.reference) for match in expected
+    ]
+    # vectors that are mapped from the file start at other addresses, with which some processors round the last bit differently
+    assert [match.score for match in found] == pytest.approx([match.score for match in expected], abs=1e-6)
     assert not [*(tmp_path / "known").glob("*.pkl")]
     VectorIndex.build(np.eye(3, dtype=np.float32), ["a", "b", "c"]).save(tmp_path / "small")
     with pytest.raises(ValueError, match="have 3 numbers, those of this model 8"):
