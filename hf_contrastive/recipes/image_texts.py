@@ -13,6 +13,7 @@ from typing import Any
 
 import datasets
 import numpy as np
+import torch
 from transformers import AutoConfig, AutoImageProcessor, AutoTokenizer, set_seed
 
 from hf_contrastive.data import (
@@ -269,15 +270,15 @@ def make_tokenizer(towers: TowerArguments, train: datasets.Dataset) -> Any:
 def make_model(
     spec: SystemSpec,
     towers: TowerArguments,
-    pipeline: ImageTextPipeline,
+    pipeline: Any,
     fields: Mapping[str, Any] | None = None,
 ) -> Any:
-    """The pre-training model that the arguments describe, in training mode.
+    """The pre-training model that the arguments describe, in training mode; with a checkpoint of the system itself as `pair` this one.
 
     Args:
         spec ([`SystemSpec`]): the system's row in the registry.
         towers ([`TowerArguments`]): the encoders.
-        pipeline ([`ImageTextPipeline`]): tells the size of images and vocabulary.
+        pipeline ([`ImageTextPipeline`] or a like one): tells the size of images and vocabulary.
         fields (`Mapping`, *optional*): further fields of the configuration; `None` values = the paper's.
 
     Returns:
@@ -293,7 +294,11 @@ def make_model(
         if getattr(towers, f"{name}_options") and (towers.pair or not new):
             raise ValueError(f"`{name}_options` describe a new encoder; a checkpoint brings its own configuration.")
     if towers.pair is not None:
-        built = model_class.from_pair(towers.pair, **given)
+        known = AutoConfig.from_pretrained(towers.pair)
+        if known.model_type == spec.model_type:  # trained further
+            built = model_class.from_pretrained(towers.pair, dtype=torch.float32, **given)
+        else:
+            built = model_class.from_pair(towers.pair, **given)
     else:
         if new_text:
             # what was never trained cannot stand still

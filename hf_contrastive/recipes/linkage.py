@@ -14,7 +14,7 @@ from typing import Any
 import datasets
 import numpy as np
 import torch
-from transformers import AutoConfig, set_seed
+from transformers import set_seed
 
 from hf_contrastive.data import (
     HardNegativeBatchSampler,
@@ -27,7 +27,6 @@ from hf_contrastive.distributed import is_distributed, is_main_process
 from hf_contrastive.evaluation import mine_hard_negatives
 from hf_contrastive.families.dual_encoder.processing_dual_encoder import DualEncoderProcessor
 from hf_contrastive.families.dual_encoder.record_encoding import encode_records, pool_records
-from hf_contrastive.modules.lora import add_lora
 from hf_contrastive.recipes import common
 from hf_contrastive.recipes.common import (
     RunArguments,
@@ -224,32 +223,6 @@ def make_image_processor(view: LinkageViewArguments, image_processor: Any, stati
         return image_processor.newspapers(view.image_size, **statistics)
     size = {"height": view.image_size, "width": view.image_width or view.image_size}
     return image_processor(size=size, crop_size=size, do_center_crop=False, **statistics)
-
-
-def start_model(
-    spec: SystemSpec, towers: TowerArguments, pipeline: LinkagePipeline, fields: Mapping[str, Any] | None = None
-) -> Any:
-    """The model to train: as [`~hf_contrastive.recipes.image_texts.make_model`] makes it, or a checkpoint of the system itself, which is
-    trained further.
-
-    Args:
-        spec ([`SystemSpec`]), towers ([`TowerArguments`]), pipeline ([`LinkagePipeline`]), fields (`Mapping`, *optional*): as there.
-
-    Raises:
-        ValueError: options of a new encoder beside a checkpoint.
-    """
-    given = {name: value for name, value in (fields or {}).items() if value is not None}
-    known = None if towers.pair is None else AutoConfig.from_pretrained(towers.pair)
-    if known is None or known.model_type != spec.model_type:
-        return make_model(spec, towers, pipeline, given)  # ty: ignore[invalid-argument-type]
-    if towers.vision_options or towers.text_options:
-        raise ValueError(
-            "`vision_options` and `text_options` describe new encoders; a checkpoint brings its own configuration."
-        )
-    model = spec.pretraining_class().from_pretrained(towers.pair, dtype=torch.float32, **given).train()
-    if towers.lora_rank is not None:
-        model = add_lora(model, r=towers.lora_rank, alpha=towers.lora_alpha, towers=towers.lora_towers)
-    return model
 
 
 class HardNegativeMiner:
@@ -502,7 +475,7 @@ def run(spec: SystemSpec, image_processor: Any, *, description: str, example: st
     # model
     set_seed(args.seed)
     with plain_errors():
-        model = start_model(spec, towers, pipeline, dataclasses.asdict(objective))
+        model = make_model(spec, towers, pipeline, dataclasses.asdict(objective))
     models: dict[str, Any] = {"untrained encoders": copy.deepcopy(model)}  # what training has to beat
     if run_arguments.dry_run:
         if len(found.aligned) > 1:

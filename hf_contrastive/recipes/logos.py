@@ -496,8 +496,10 @@ def draw_pictures(folder: Path, model: Any, found: LogoData, pipeline: LogoPipel
     known = np.asarray(found.references["label"][:])
     own = [np.flatnonzero(known == brand)[0] for brand in brands[:64]]
     references = encode_fused(inner, found.references.select(own), pipeline.reference_collator, device=device)
+    # colours of brands that are there once say nothing
+    classes = brands if len(np.unique(brands)) < len(brands) else None
     save_embeddings(
-        folder, embeddings=queries, labels=brands, z_i=queries[: len(own)], z_j=references, data=found.name
+        folder, embeddings=queries, labels=classes, z_i=queries[: len(own)], z_j=references, data=found.name
     )
     return [Path(picture.path) for picture in plot_run(folder, plots)]
 
@@ -551,7 +553,7 @@ def run(spec: SystemSpec, image_processor: Any, *, description: str, example: st
     fields = dataclasses.asdict(objective)
     set_seed(args.seed)
     with plain_errors():
-        model = make_model(spec, towers, pipeline, fields)  # ty: ignore[invalid-argument-type]
+        model = make_model(spec, towers, pipeline, fields)
     models: dict[str, Any] = {"untrained encoders": copy.deepcopy(model)}  # what training has to beat
     if run_arguments.dry_run:
         batch = pipeline.train_collator(
@@ -569,7 +571,7 @@ def run(spec: SystemSpec, image_processor: Any, *, description: str, example: st
         own.output_dir, own.save_strategy, own.report_to = f"{args.output_dir}/rivals/{name}", "no", []
         own.resume_from_checkpoint = None
         set_seed(args.seed)
-        rival = make_model(spec, towers, pipeline, {**fields, **changes})  # ty: ignore[invalid-argument-type]
+        rival = make_model(spec, towers, pipeline, {**fields, **changes})
         say(f"\n=== {title} ===")
         _train(rival, own, found, pipeline, sampler).train()
         models[title] = rival

@@ -12,8 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
-from transformers import AutoConfig, set_seed
+from transformers import set_seed
 
 from hf_contrastive.data import (
     ClipEvalCollator,
@@ -30,7 +29,6 @@ from hf_contrastive.data import (
 from hf_contrastive.data.image_texts import text_ids
 from hf_contrastive.data.narrations import list_narration_splits
 from hf_contrastive.families.dual_encoder.processing_dual_encoder import DualEncoderProcessor
-from hf_contrastive.modules.lora import add_lora
 from hf_contrastive.recipes import common, image_texts
 from hf_contrastive.recipes.common import (
     RunArguments,
@@ -261,32 +259,6 @@ class _Texts:
         return self.train.rows[column]
 
 
-def start_model(
-    spec: SystemSpec, towers: TowerArguments, pipeline: NarrationPipeline, fields: Mapping[str, Any]
-) -> Any:
-    """The model to train: as [`~hf_contrastive.recipes.image_texts.make_model`] makes it, or a checkpoint of the system itself, which is
-    trained further.
-
-    Args:
-        spec ([`SystemSpec`]), towers ([`TowerArguments`]), pipeline ([`NarrationPipeline`]), fields (`Mapping`): as there.
-
-    Raises:
-        ValueError: options of a new encoder beside a checkpoint.
-    """
-    given = {name: value for name, value in fields.items() if value is not None}
-    known = None if towers.pair is None else AutoConfig.from_pretrained(towers.pair)
-    if known is None or known.model_type != spec.model_type:
-        return make_model(spec, towers, pipeline, given)  # ty: ignore[invalid-argument-type]
-    if towers.vision_options or towers.text_options:
-        raise ValueError(
-            "`vision_options` and `text_options` describe new encoders; a checkpoint brings its own configuration."
-        )
-    model = spec.pretraining_class().from_pretrained(towers.pair, dtype=torch.float32, **given).train()
-    if towers.lora_rank is not None:
-        model = add_lora(model, r=towers.lora_rank, alpha=towers.lora_alpha, towers=towers.lora_towers)
-    return model
-
-
 def with_fields(model: Any, fields: Mapping[str, Any]) -> Any:
     """A copy of a model, with the same weights, that optimises something else.
 
@@ -451,7 +423,7 @@ def run(spec: SystemSpec, *, description: str, example: str) -> None:
     # model
     set_seed(args.seed)
     with plain_errors():
-        model = start_model(spec, towers, pipeline, fields)
+        model = make_model(spec, towers, pipeline, fields)
     untrained = copy.deepcopy(model)  # what training has to beat
     if run_arguments.dry_run:
         batch = pipeline.train_collator([train[row] for row in range(2)])
@@ -514,6 +486,5 @@ __all__ = [
     "measure_models",
     "report",
     "run",
-    "start_model",
     "with_fields",
 ]
