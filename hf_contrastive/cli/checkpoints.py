@@ -147,6 +147,75 @@ def load_encoder(checkpoint: str, device: str = "auto") -> Encoder:
     return Encoder(model.eval().to(target), processor, public_name(checkpoint), target)
 
 
+@dataclass
+class EncoderPair:
+    """A loaded pair of an image and a text encoder.
+
+    Args:
+        scorer (`ImageTextScorer`): the model with its processor.
+        name (`str`): what may be written into files.
+    """
+
+    scorer: Any
+    name: str
+
+    def untrained(self, seed: int = 0) -> EncoderPair:
+        """The same architecture and preprocessing with fresh weights drawn from `seed`."""
+        from hf_contrastive.data import ImageTextScorer
+
+        model = self.scorer.model
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed)
+            fresh = type(model)(model.config)
+        device = next(model.parameters()).device
+        scorer = ImageTextScorer(
+            fresh.float(), self.scorer.processor, device=device, batch_size=self.scorer.batch_size
+        )
+        return EncoderPair(scorer, f"untrained {self.name}")
+
+
+def load_pair(checkpoint: str, device: str = "auto", batch_size: int = 64) -> EncoderPair:
+    """Load a pair of encoders of this library, or a CLIP-like model of transformers, and its processor.
+
+    Args:
+        checkpoint (`str`): folder or hub id.
+        device (`str`): as `--device`.
+        batch_size (`int`): images or texts at a time.
+
+    Raises:
+        CliError: a model without an image or text encoder, or without a processor for both.
+        OSError, ValueError: what `check_checkpoint` found wrong.
+    """
+    from transformers import AutoModel, AutoProcessor
+
+    from hf_contrastive.data import ImageTextScorer
+
+    target = pick_device(device)
+    checkpoint = os.path.expanduser(checkpoint)
+    look_at(checkpoint)
+    with quiet_libraries():
+        model = AutoModel.from_pretrained(checkpoint, dtype=torch.float32, use_safetensors=True)
+        for part in ("image", "text"):
+            if not callable(getattr(model, f"get_{part}_features", None)):
+                raise CliError(
+                    f"{checkpoint} is a {type(model).__name__}, which has no encoder of {part}s beside the other one; this "
+                    "needs a pair of them, such as MOFI, ConVIRT or CLIP."
+                )
+        try:
+            processor = AutoProcessor.from_pretrained(checkpoint)
+        except (OSError, ValueError) as error:
+            raise CliError(
+                f"{checkpoint} has no readable processor (image processor and tokenizer); the recipes save it beside the weights."
+            ) from error
+    if not all(hasattr(processor, part) for part in ("image_processor", "tokenizer")):
+        raise CliError(
+            f"{checkpoint} has a {type(processor).__name__} only; expected an image processor and a tokenizer beside the weights."
+        )
+    return EncoderPair(
+        ImageTextScorer(model, processor, device=target, batch_size=batch_size), public_name(checkpoint)
+    )
+
+
 def look_at(checkpoint: str) -> CheckpointInfo:
     """`check_checkpoint`; a name that can only be a folder is not asked for on the hub."""
     if os.path.exists(checkpoint):
@@ -265,17 +334,31 @@ def encode_batches(
         for pixel_values in pixel_batches(encoder, rows, batch_size, num_workers):
             embeds = encoder.model.encode(pixel_values.to(encoder.device), readout=readout, normalize=normalize)
             part = embeds.float().cpu().numpy()
-            bad = np.flatnonzero(~np.isfinite(part).all(axis=1))
-            if len(bad):
-                raise CliError(
-                    f"{len(bad)} of the {len(part)} embeddings of rows {done} to {done + len(part) - 1} hold NaN or "
-                    f"infinity (first: row {done + int(bad[0])}); the training of {encoder.name} diverged. Take an "
-                    "earlier checkpoint."
-                )
+            check_finite(part, f"rows {done} to {done + len(part) - 1}", encoder.name, first=done)
             parts.append(part)
             done += len(part)
             advance(len(part))
     return np.concatenate(parts)
+
+
+def check_finite(part: np.ndarray, what: str, name: str, first: int = 0) -> None:
+    """Refuse embeddings of a training that diverged.
+
+    Args:
+        part (`np.ndarray` `[rows, dim]`): embeddings.
+        what (`str`): which, for the message.
+        name (`str`): of the checkpoint.
+        first (`int`, defaults to 0): number of the first row.
+
+    Raises:
+        CliError: NaN or infinity.
+    """
+    bad = np.flatnonzero(~np.isfinite(part).all(axis=1))
+    if len(bad):
+        raise CliError(
+            f"{len(bad)} of the {len(part)} embeddings of {what} hold NaN or infinity (first: row {first + int(bad[0])}); the "
+            f"training of {name} diverged. Take an earlier checkpoint."
+        )
 
 
 # Raw pixels of bigger images are averaged down to this side: a baseline needs no more, and memory stays small.

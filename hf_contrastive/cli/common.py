@@ -77,6 +77,7 @@ class ExampleGroup(TyperGroup):
         "knn",
         "linear",
         "retrieval",
+        "zero-shot",
     )
 
     def format_help(self, ctx: Any, formatter: Any) -> None:

@@ -1,4 +1,4 @@
-"""`hf-contrastive evaluate knn|linear|retrieval`: measure a checkpoint against baselines, with the protocol stated."""
+"""`hf-contrastive evaluate knn|linear|retrieval|zero-shot`: measure a checkpoint against baselines, with the protocol stated."""
 
 from __future__ import annotations
 
@@ -31,6 +31,7 @@ EXAMPLES = examples(
     "hf-contrastive evaluate knn out/simclr-digits digits --k 20",
     "hf-contrastive evaluate linear out/simclr-digits digits --json linear.json",
     "hf-contrastive evaluate retrieval out/simclr-digits digits",
+    "hf-contrastive evaluate zero-shot openai/clip-vit-base-patch32 my_photos",
 )
 PROTOCOL, DATA, OUT, SPEED = "Protocol", "Data", "Output", "Speed"
 
@@ -39,7 +40,10 @@ Dataset = Annotated[
     str, typer.Argument(metavar="DATASET", help="digits, a folder of images, a parquet or npz file, or a hub id.")
 ]
 Readout = Annotated[
-    str | None, typer.Option(help="Where to read the embeddings. (default: backbone)", rich_help_panel=PROTOCOL)
+    str | None,
+    typer.Option(
+        help="Where to read the embeddings. (default: the first that the model offers)", rich_help_panel=PROTOCOL
+    ),
 ]
 Baseline = Annotated[
     bool,
@@ -78,20 +82,24 @@ SEED = 0
 
 def build() -> typer.Typer:
     """The group of evaluate commands."""
+    from hf_contrastive.cli import zero_shot
+
     group = typer.Typer(
         cls=ExampleGroup,
         no_args_is_help=True,
         rich_markup_mode="rich",
-        help="Measure a checkpoint: kNN, linear probe or retrieval, beside untrained and raw-pixel baselines.",
+        help="Measure a checkpoint: kNN, linear probe, retrieval or zero-shot, beside untrained and plain baselines.",
         epilog=EXAMPLES,
     )
     for name, function, options in (
         ("knn", knn, ["--k 20", "--temperature 0.07 --no-baseline"]),
         ("linear", linear, ["--json linear.json", "--readout projection_1"]),
-        ("retrieval", retrieval, ["--ks 1,5", "--gallery-split train"]),
+        ("retrieval", retrieval, ["--ks 1,5", "--gallery-split train", "--ks 1,5 --one-query-per-class"]),
     ):
         typed = [f"hf-contrastive evaluate {name} out/simclr-digits digits {option}" for option in options]
         group.command(name, cls=ExampleCommand, epilog=examples(*typed))(function)
+    typed = [f"hf-contrastive evaluate zero-shot out/mofi-glyphs photos {option}" for option in zero_shot.OPTIONS]
+    group.command("zero-shot", cls=ExampleCommand, epilog=examples(*typed))(zero_shot.zero_shot)
     return group
 
 
@@ -150,7 +158,7 @@ def _prepare(
         found = load_rows(dataset, {"split": option}, split=split, on_unreadable=on_unreadable, **data)
         rows[split] = found
     inputs = Inputs(encoder.name, public_name(dataset), readout, 0)
-    inputs.labels = {split: _labels(found, split, dataset) for split, found in rows.items()}
+    inputs.labels = {split: labels_of(found, split, dataset) for split, found in rows.items()}
 
     def embedded(model: Any, name: str) -> Features:
         arrays = {}
@@ -180,8 +188,19 @@ def _prepare(
     return inputs
 
 
-def _labels(rows: Any, split: str, dataset: str) -> np.ndarray:
-    """Class names where they are known, so that two splits cannot number the classes differently."""
+def labels_of(rows: Any, split: str, dataset: str) -> np.ndarray:
+    """Class names where they are known, so that two splits cannot number the classes differently.
+
+    Args:
+        rows (`datasets.Dataset`): of `load_rows`.
+        split (`str`), dataset (`str`): what they are called, for messages.
+
+    Returns:
+        `ndarray` `[rows]` of names or numbers.
+
+    Raises:
+        CliError: rows without a label.
+    """
     import numpy as np
 
     values = list(rows.with_format(None)["label"][:]) if "label" in rows.column_names else []
@@ -210,7 +229,7 @@ def interval(share: float, rows: int) -> tuple[float, float]:
     return bootstrap_interval(np.arange(rows) < round(share * rows), seed=SEED)
 
 
-def _report(
+def report(
     title: str,
     inputs: Inputs,
     protocol: dict[str, Any],
@@ -219,8 +238,21 @@ def _report(
     rows: int,
     json_file: Path | None,
     with_interval: tuple[str, ...] = (),
+    hint: str = "Train longer, check the augmentations, or read at another place (--readout).",
 ) -> None:
-    """Measure every line, print the table, write the JSON."""
+    """Measure every line, print the table, write the JSON.
+
+    Args:
+        title (`str`): what is measured.
+        inputs (`Inputs`): an entry of `features` for every line.
+        protocol (`dict`): how it is measured.
+        measure (`Callable`): numbers of a line, shares of 1.
+        main (`str`): the number that lines are compared by.
+        rows (`int`): test rows behind every number.
+        json_file (`Path`, *optional*): as `--json`.
+        with_interval (`tuple[str, ...]`, *optional*): numbers that get an interval; `main` by default.
+        hint (`str`): what to do where a baseline is not beaten.
+    """
     results: list[dict[str, Any]] = []
     for features in inputs.features:
         numbers = measure(features)
@@ -252,10 +284,7 @@ def _report(
     )
     for result in results[1:]:
         if result[main] >= results[0][main]:
-            print_note(
-                f"note: the checkpoint is not better than the baseline '{result['encoder']}'. Train longer, check the "
-                "augmentations, or read at another place (--readout)."
-            )
+            print_note(f"note: the checkpoint is not better than the baseline '{result['encoder']}'. {hint}")
     give_json(record, json_file)
 
 
@@ -265,6 +294,17 @@ def _percent(value: float) -> str:
 
 def _fact(key: str, value: Any) -> str:
     return f"{key.replace('_', ' ')}: {value}"
+
+
+def _first_of_each(labels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Rows of the first image of every class, and all others."""
+    import numpy as np
+
+    first = np.sort(np.unique(labels, return_index=True)[1])
+    others = np.setdiff1d(np.arange(len(labels)), first)
+    if not len(others):
+        raise CliError("every class has one image only, so there is nothing to find for --one-query-per-class.")
+    return first, others
 
 
 def _splits(inputs: Inputs, **names: str) -> dict[str, str]:
@@ -337,7 +377,7 @@ def knn(
     votes = "one each" if temperature is None else f"exp(cosine / {temperature})"
     protocol = {"k": k, "votes": votes, "similarity": "cosine (embeddings scaled to length 1)"}
     protocol |= _splits(inputs, train_split=train_split, test_split=test_split)
-    _report("kNN accuracy", inputs, protocol, measure, "knn_top1", len(test_y), json_file)
+    report("kNN accuracy", inputs, protocol, measure, "knn_top1", len(test_y), json_file)
 
 
 def linear(
@@ -397,7 +437,7 @@ def linear(
 
     protocol = {"method": method, "features": "standardised on train", "seed": seed}
     protocol |= _splits(inputs, train_split=train_split, test_split=test_split)
-    _report("Linear probe", inputs, protocol, measure, "accuracy", len(test_y), json_file)
+    report("Linear probe", inputs, protocol, measure, "accuracy", len(test_y), json_file)
 
 
 def retrieval(
@@ -415,6 +455,14 @@ def retrieval(
             help="Split to search in. (default: the test split, without the image itself)", rich_help_panel=DATA
         ),
     ] = None,
+    one_query_per_class: Annotated[
+        bool,
+        typer.Option(
+            "--one-query-per-class",
+            help="The first image of each class looks for the others (MOFI's ImageNet retrieval).",
+            rich_help_panel=PROTOCOL,
+        ),
+    ] = False,
     name: Name = None,
     image_column: ImageColumn = None,
     label_column: LabelColumn = None,
@@ -433,6 +481,10 @@ def retrieval(
         cutoffs = []
     if not cutoffs or cutoffs[0] < 1:
         raise WrongUsage(f"--ks is {ks!r}; expected numbers of at least 1 with commas, for example 1,5,10.")
+    if one_query_per_class and gallery_split is not None:
+        raise WrongUsage(
+            "--one-query-per-class searches in what is left of the test split; leave --gallery-split out."
+        )
     if gallery_split == test_split:
         gallery_split = None  # searching the split itself must leave the query out
     splits = {"--test-split": test_split} | ({"--gallery-split": gallery_split} if gallery_split else {})
@@ -452,7 +504,12 @@ def retrieval(
         test_fraction=test_fraction,
         max_samples=max_samples,
     )
-    available = len(inputs.labels[gallery_split]) if gallery_split else len(inputs.labels[test_split]) - 1
+    labels = inputs.labels[test_split]
+    queries, gallery = _first_of_each(labels) if one_query_per_class else (slice(None), None)
+    if gallery is not None:
+        available = len(gallery)
+    else:
+        available = len(inputs.labels[gallery_split]) if gallery_split else len(labels) - 1
     if cutoffs[-1] > available:
         raise WrongUsage(f"--ks asks for {cutoffs[-1]} neighbours, but only {available} rows can be found; lower it.")
 
@@ -461,23 +518,27 @@ def retrieval(
     counted = {}
 
     def measure(features: Features) -> dict[str, Any]:
-        result = retrieval_metrics(
-            features.arrays[test_split],
-            features.arrays[gallery_split] if gallery_split else None,
-            query_labels=inputs.labels[test_split],
-            gallery_labels=inputs.labels[gallery_split] if gallery_split else None,
-            ks=cutoffs,
-        )
+        x = features.arrays[test_split]
+        found, known = None, None
+        if gallery is not None:
+            found, known = x[gallery], labels[gallery]
+        elif gallery_split:
+            found, known = features.arrays[gallery_split], inputs.labels[gallery_split]
+        result = retrieval_metrics(x[queries], found, query_labels=labels[queries], gallery_labels=known, ks=cutoffs)
         counted.update(rows=result["n_queries"], alone=result["queries_without_relevant"])
         return {name: result[name] for name in (*(f"recall@{k}" for k in cutoffs), "map@r", "mrr")}
 
     measure(inputs.features[0])  # how many queries have an answer does not depend on the encoder
     protocol = {"similarity": "cosine", **_splits(inputs, queries=test_split)}
-    protocol["gallery"] = (
-        _splits(inputs, gallery=gallery_split)["gallery"] if gallery_split else f"{test_split} without the query"
-    )
+    if gallery is not None:
+        protocol["queries"] = f"the first image of each class of {test_split} ({len(labels) - len(gallery)} rows)"
+        protocol["gallery"] = f"the others ({len(gallery)} rows)"
+    elif gallery_split:
+        protocol |= _splits(inputs, gallery=gallery_split)
+    else:
+        protocol["gallery"] = f"{test_split} without the query"
     protocol["queries with no image of their class, left out"] = counted["alone"]
-    _report(
+    report(
         "Retrieval",
         inputs,
         protocol,

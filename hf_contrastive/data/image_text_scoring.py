@@ -84,13 +84,19 @@ class ImageTextScorer:
         Returns:
             `torch.Tensor` `[texts, dim]`, float32, on the CPU.
         """
-        options = {"padding": True, "truncation": True, "return_tensors": "pt"}
-        return torch.cat(
-            [
-                self._embed(self.processor(text=list(part), **options), self.model.get_text_features)
-                for part in chunks_of(texts, self.batch_size)
-            ]
-        )
+        options: dict[str, Any] = {"padding": True, "truncation": True, "return_tensors": "pt"}
+        config: Any = getattr(self.model, "config", None)
+        # trained on texts of one length only, and without a mask
+        siglip = str(getattr(config, "model_type", "")).startswith("siglip")
+        if siglip:
+            options |= {"padding": "max_length", "max_length": config.text_config.max_position_embeddings}
+        parts = []
+        for part in chunks_of(texts, self.batch_size):
+            inputs = dict(self.processor(text=list(part), **options))
+            if siglip:
+                inputs.pop("attention_mask", None)
+            parts.append(self._embed(inputs, self.model.get_text_features))
+        return torch.cat(parts)
 
     def describe(self) -> str:
         """Which model it is, by its class and weights, in one line."""
