@@ -14,7 +14,7 @@ import re
 import shlex
 import sys
 import time
-from collections.abc import Generator, Mapping, Sequence
+from collections.abc import Callable, Generator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -28,7 +28,8 @@ from transformers.utils import logging as hf_logging
 from hf_contrastive.distributed import is_main_process
 from hf_contrastive.hub import Metric, write_model_card
 from hf_contrastive.registry import SystemSpec
-from hf_contrastive.reporting import metrics_table, say
+from hf_contrastive.reporting import metrics_table, plot_run, save_embeddings, say
+from hf_contrastive.training.reports import final_report
 from hf_contrastive.training.unwrap import unwrap_model
 
 
@@ -276,8 +277,10 @@ def dry_run(model: Any, inputs: Mapping[str, Any]) -> None:
 
     Args:
         model: in any mode; put into training mode.
-        inputs (`Mapping`): arguments of its `forward`.
+        inputs (`Mapping`): arguments of its `forward`, and `index`, which some models do not take.
     """
+    accepted = inspect.signature(type(unwrap_model(model)).forward).parameters
+    inputs = {name: value for name, value in inputs.items() if name != "index" or name in accepted}
     model.train()
     outputs = model(**inputs)
     outputs.loss.backward()
@@ -384,6 +387,47 @@ def can_draw() -> bool:
     if not found:
         say("no pictures were drawn: matplotlib is not installed; type: pip install 'hf-contrastive[plots]'")
     return found
+
+
+def draw_run(folder: Path, **embeddings: Any) -> list[Path]:
+    """The pictures that a run's folder has data for, in its `plots/`.
+
+    Args:
+        folder (`Path`): the run.
+        **embeddings: of `save_embeddings`, left in the folder for the pictures; none = curves alone.
+
+    Returns:
+        `list[Path]`: what was written, with the CSV behind each.
+    """
+    plots = folder / "plots"
+    plots.mkdir(parents=True, exist_ok=True)
+    if embeddings:
+        save_embeddings(folder, **embeddings)
+    return [Path(picture.path) for picture in plot_run(folder, plots)]
+
+
+def close_run(
+    trainer: Any,
+    *,
+    metrics: Mapping[str, float],
+    baseline: Mapping[str, float],
+    draw: Callable[[], Sequence[Path]] | None = None,
+    **shown: Any,
+) -> None:
+    """What every recipe ends with: pictures, the hub, the last lines with what to type next (main process only).
+
+    Args:
+        trainer ([`ContrastiveTrainer`]): after training, with checkpoint and card written.
+        metrics, baseline (`Mapping[str, float]`): of the trained model, and the same of the untrained one.
+        draw (`Callable`, *optional*): makes pictures and returns where they lie; none = none are wanted.
+        **shown: further arguments of `final_report`, such as `commands`.
+    """
+    if draw is not None and can_draw():
+        say(f"pictures: {', '.join(str(path) for path in draw())}")
+    if trainer.args.push_to_hub:
+        trainer.push_to_hub()
+    say()
+    say(final_report(trainer, metrics=metrics, baseline=baseline, command=command_line(), **shown))
 
 
 def loss_text(trainer: Any) -> str:

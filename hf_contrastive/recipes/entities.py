@@ -8,6 +8,7 @@ import sys
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -21,10 +22,8 @@ from hf_contrastive.distributed import is_main_process
 from hf_contrastive.families.dual_encoder.processing_dual_encoder import DualEncoderProcessor
 from hf_contrastive.recipes import common
 from hf_contrastive.recipes.common import (
-    RunArguments,
-    can_draw,
+    close_run,
     command_line,
-    configuration_arguments,
     loss_text,
     option,
     plain_errors,
@@ -50,16 +49,14 @@ from hf_contrastive.recipes.image_texts import (
     make_model,
     make_tokenizer,
     make_views,
+    parse_tower_arguments,
     trained_image_processor,
 )
 from hf_contrastive.registry import SystemSpec
 from hf_contrastive.reporting import say
 from hf_contrastive.training import (
     ContrastiveTrainer,
-    ContrastiveTrainingArguments,
     batch_report,
-    final_report,
-    parse_recipe_arguments,
 )
 from hf_contrastive.training.unwrap import unwrap_model
 
@@ -318,19 +315,10 @@ def run(spec: SystemSpec, image_processor: Any, *, description: str, example: st
         image_processor: class of the image processor, with `of_size`.
         description, example (`str`): for `--help`.
     """
-    taken = {one.name for one in dataclasses.fields(TowerArguments)} | {"vision_config", "text_config"}
-    data, view, towers, objective, arms, measure, run_arguments, args = parse_recipe_arguments(
-        (
-            EntityDataArguments,
-            ImageTextViewArguments,
-            TowerArguments,
-            configuration_arguments([spec], taken, "method: pooling, common space, what is optimised"),
-            EntityArmArguments,
-            EntityMeasureArguments,
-            RunArguments,
-            ContrastiveTrainingArguments,
-        ),
-        prog=f"{spec.recipe}/train.py",
+    data, view, towers, objective, arms, measure, run_arguments, args = parse_tower_arguments(
+        spec,
+        (EntityDataArguments, ImageTextViewArguments, EntityArmArguments, EntityMeasureArguments),
+        "method: pooling, common space, what is optimised",
         description=description,
         example=example,
     )
@@ -348,7 +336,7 @@ def run(spec: SystemSpec, image_processor: Any, *, description: str, example: st
         untrained = whole.model()  # what training has to beat
     if run_arguments.dry_run:
         batch = pipeline.train_collator([train[row] for row in range(2)])
-        common.dry_run(untrained, {name: value for name, value in batch.items() if name != "index"})
+        common.dry_run(untrained, batch)
         return
 
     # one training after the other
@@ -479,25 +467,18 @@ def finish(
         base_model=common.hub_id(whole.towers.pair or whole.towers.vision),
         image_size=pipeline.views.size,
     )
-    if measure.pictures and can_draw():
-        drawn = draw_pictures(folder, trainer.model, test, pipeline, about["name"], args.device)
-        say(f"pictures: {', '.join(str(path) for path in drawn)}")
-    if args.push_to_hub:
-        trainer.push_to_hub()
     shown = ("map", "recall@1")
     by_name = {row["model"]: row for row in rows}
-    say()
-    say(
-        final_report(
-            trainer,
-            metrics={name: by_name[trained][name] for name in shown},
-            baseline={name: by_name["untrained encoders"][name] for name in shown},
-            command=command_line(),
-            commands={
-                "annotate": f"python {whole.spec.recipe}/build_entities.py IMAGES --entities TABLE --clip {folder} -o FOLDER",
-                "embed": f"hf-contrastive embed {folder} IMAGES -o embeddings.parquet",
-            },
-        )
+    draw = partial(draw_pictures, folder, trainer.model, test, pipeline, about["name"], args.device)
+    close_run(
+        trainer,
+        metrics={name: by_name[trained][name] for name in shown},
+        baseline={name: by_name["untrained encoders"][name] for name in shown},
+        draw=draw if measure.pictures else None,
+        commands={
+            "annotate": f"python {whole.spec.recipe}/build_entities.py IMAGES --entities TABLE --clip {folder} -o FOLDER",
+            "embed": f"hf-contrastive embed {folder} IMAGES -o embeddings.parquet",
+        },
     )
 
 

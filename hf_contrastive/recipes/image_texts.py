@@ -8,6 +8,7 @@ import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -35,9 +36,10 @@ from hf_contrastive.modules.lora import add_lora
 from hf_contrastive.recipes import common
 from hf_contrastive.recipes.common import (
     RunArguments,
-    can_draw,
+    close_run,
     command_line,
     configuration_arguments,
+    draw_run,
     loss_text,
     model_types,
     option,
@@ -56,12 +58,11 @@ from hf_contrastive.recipes.image_text_measures import (
     show_table,
 )
 from hf_contrastive.registry import SystemSpec
-from hf_contrastive.reporting import plot_run, save_embeddings, say
+from hf_contrastive.reporting import say
 from hf_contrastive.training import (
     ContrastiveTrainer,
     ContrastiveTrainingArguments,
     batch_report,
-    final_report,
     parse_recipe_arguments,
 )
 
@@ -131,6 +132,31 @@ class TowerArguments:
     )
     lora_alpha: float | None = option(None, "Scale of the adapters; none = the rank.")
     lora_towers: list[str] | None = option(None, "Encoders that get adapters: vision_model, text_model; none = both.")
+
+
+def parse_tower_arguments(
+    spec: SystemSpec, groups: Sequence[type], objective: str, *, description: str, example: str
+) -> tuple[Any, ...]:
+    """The command line of a recipe of two encoders.
+
+    Args:
+        spec ([`SystemSpec`]): the system.
+        groups (`Sequence[type]`): its own groups: data and views first, what is done and measured last.
+        objective (`str`): title of the group of the configuration's fields.
+        description, example (`str`): for `--help`.
+
+    Returns:
+        Data, views, [`TowerArguments`], fields of the configuration, the other groups, [`RunArguments`], training arguments.
+    """
+    data, view, *others = groups
+    taken = {one.name for one in dataclasses.fields(TowerArguments)} | {"vision_config", "text_config"}
+    own = configuration_arguments([spec], taken, objective)
+    return parse_recipe_arguments(
+        (data, view, TowerArguments, own, *others, RunArguments, ContrastiveTrainingArguments),
+        prog=f"{spec.recipe}/train.py",
+        description=description,
+        example=example,
+    )
 
 
 def load_splits(data: ImageTextDataArguments, seed: int) -> tuple[datasets.Dataset, datasets.Dataset | None]:
@@ -449,26 +475,18 @@ def finish(
         base_model=base_model,
         image_size=pipeline.views.size,
     )
-    if measure.pictures and can_draw():
-        drawn = draw_pictures(
-            folder, trainer.model, test if test is not None else train, pipeline, about["name"], args.device
-        )
-        say(f"pictures: {', '.join(str(path) for path in drawn)}")
-    if args.push_to_hub:
-        trainer.push_to_hub()
+    shown = test if test is not None else train
+    draw = partial(draw_pictures, folder, trainer.model, shown, pipeline, about["name"], args.device)
     by_name = {row["model"]: row for row in rows}
-    say()
-    say(
-        final_report(
-            trainer,
-            metrics=_headline(by_name.get(spec.title, {})),
-            baseline=_headline(by_name.get("untrained encoders", {})),
-            command=command_line(),
-            commands={
-                "evaluate": f"hf-contrastive evaluate knn {folder} IMAGES",
-                "embed": f"hf-contrastive embed {folder} IMAGES -o embeddings.parquet",
-            },
-        )
+    close_run(
+        trainer,
+        metrics=_headline(by_name.get(spec.title, {})),
+        baseline=_headline(by_name.get("untrained encoders", {})),
+        draw=draw if measure.pictures else None,
+        commands={
+            "evaluate": f"hf-contrastive evaluate knn {folder} IMAGES",
+            "embed": f"hf-contrastive embed {folder} IMAGES -o embeddings.parquet",
+        },
     )
 
 
@@ -494,8 +512,6 @@ def draw_pictures(
         data (`str`): what data these are, for titles.
         device: where to compute.
     """
-    plots = folder / "plots"
-    plots.mkdir(parents=True, exist_ok=True)
     shown = rows.select(range(min(1000, len(rows))))
     encoded = encode_pairs(model, shown, pipeline.eval_collator, device=device)
     # of a clip its first frame
@@ -503,7 +519,7 @@ def draw_pictures(
         one["frames"][0] if "frames" in one else one["image"] for one in (shown[n] for n in range(len(shown)))
     ]
     pixels = ProcessorTransform(image_processor(pipeline.views.size))(originals).numpy()
-    save_embeddings(
+    return draw_run(
         folder,
         embeddings=encoded["image"],
         labels=labels_of(shown),
@@ -513,7 +529,6 @@ def draw_pictures(
         images=pixels,
         data=data,
     )
-    return [Path(picture.path) for picture in plot_run(folder, plots)]
 
 
 def run(spec: SystemSpec, *, description: str, example: str) -> None:
@@ -523,18 +538,10 @@ def run(spec: SystemSpec, *, description: str, example: str) -> None:
         spec ([`SystemSpec`]): the system whose recipe this is.
         description, example (`str`): for `--help`.
     """
-    taken = {one.name for one in dataclasses.fields(TowerArguments)} | {"vision_config", "text_config"}
-    data, view, towers, objective, measure, run_arguments, args = parse_recipe_arguments(
-        (
-            ImageTextDataArguments,
-            ImageTextViewArguments,
-            TowerArguments,
-            configuration_arguments([spec], taken, "objective: pooling, common space, what is optimised"),
-            ImageTextMeasureArguments,
-            RunArguments,
-            ContrastiveTrainingArguments,
-        ),
-        prog=f"{spec.recipe}/train.py",
+    data, view, towers, objective, measure, run_arguments, args = parse_tower_arguments(
+        spec,
+        (ImageTextDataArguments, ImageTextViewArguments, ImageTextMeasureArguments),
+        "objective: pooling, common space, what is optimised",
         description=description,
         example=example,
     )
@@ -553,7 +560,7 @@ def run(spec: SystemSpec, *, description: str, example: str) -> None:
     untrained = copy.deepcopy(model)  # what training has to beat
     if run_arguments.dry_run:
         batch = pipeline.train_collator([train[row] for row in range(2)])
-        common.dry_run(model, {name: value for name, value in batch.items() if name != "index"})
+        common.dry_run(model, batch)
         return
 
     # training
@@ -603,6 +610,7 @@ __all__ = [
     "make_tokenizer",
     "make_views",
     "measure_table",
+    "parse_tower_arguments",
     "report",
     "run",
 ]

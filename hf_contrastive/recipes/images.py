@@ -6,6 +6,7 @@ import inspect
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -32,8 +33,8 @@ from hf_contrastive.recipes.common import (
     RUN_FILES,
     RunArguments,
     base_model_of,
-    can_draw,
     check_choice,
+    close_run,
     command_line,
     loss_text,
     model_types,
@@ -59,7 +60,7 @@ from hf_contrastive.recipes.image_measures import (
 )
 from hf_contrastive.registry import SystemSpec
 from hf_contrastive.reporting import say
-from hf_contrastive.training import batch_report, final_report
+from hf_contrastive.training import batch_report
 from hf_contrastive.training.unwrap import unwrap_model
 
 
@@ -420,22 +421,15 @@ def finish(
         base_model=base_model,
         image_size=pipeline.views.size,
     )
-    if measure.pictures and not data.streaming and can_draw():
-        shown, model = splits[1] if splits[1] is not None else splits[0], unwrap_model(trainer.model)
-        drawn = draw_pictures(folder, model, shown, pipeline, about["name"], args.device)
-        say(f"pictures: {', '.join(str(path) for path in drawn)}")
-    if args.push_to_hub:
-        trainer.push_to_hub()
+    shown, model = splits[1] if splits[1] is not None else splits[0], unwrap_model(trainer.model)
+    draw = partial(draw_pictures, folder, model, shown, pipeline, about["name"], args.device)
     by_name = {row["features"]: row for row in rows}
-    say()
-    say(
-        final_report(
-            trainer,
-            metrics=top1(by_name.get(trained)),
-            baseline=top1(by_name.get("untrained encoder")),
-            dataset=data.dataset_path,
-            command=command_line(),
-        )
+    close_run(
+        trainer,
+        metrics=top1(by_name.get(trained)),
+        baseline=top1(by_name.get("untrained encoder")),
+        draw=draw if measure.pictures and not data.streaming else None,
+        dataset=data.dataset_path,
     )
 
 

@@ -8,6 +8,7 @@ import shutil
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -29,11 +30,10 @@ from hf_contrastive.families.dual_encoder.processing_dual_encoder import DualEnc
 from hf_contrastive.families.dual_encoder.record_encoding import encode_records, pool_records
 from hf_contrastive.recipes import common
 from hf_contrastive.recipes.common import (
-    RunArguments,
-    can_draw,
     check_choice,
+    close_run,
     command_line,
-    configuration_arguments,
+    draw_run,
     loss_text,
     option,
     plain_errors,
@@ -44,7 +44,13 @@ from hf_contrastive.recipes.common import (
     train_or_load,
     write_outcome,
 )
-from hf_contrastive.recipes.image_texts import TowerArguments, make_model, make_tokenizer, trained_image_processor
+from hf_contrastive.recipes.image_texts import (
+    TowerArguments,
+    make_model,
+    make_tokenizer,
+    parse_tower_arguments,
+    trained_image_processor,
+)
 from hf_contrastive.recipes.linkage_data import (
     LinkageData,
     LinkageDataArguments,
@@ -62,13 +68,10 @@ from hf_contrastive.recipes.linkage_measures import (
 )
 from hf_contrastive.recipes.schedules import restarting_cosine
 from hf_contrastive.registry import SystemSpec
-from hf_contrastive.reporting import plot_run, save_embeddings, say
+from hf_contrastive.reporting import say
 from hf_contrastive.training import (
     ContrastiveTrainer,
-    ContrastiveTrainingArguments,
     batch_report,
-    final_report,
-    parse_recipe_arguments,
 )
 from hf_contrastive.training.unwrap import unwrap_model
 
@@ -388,26 +391,18 @@ def finish(
         base_model=base_model,
         image_size=pipeline.size,
     )
-    if measure.pictures and can_draw():
-        drawn = draw_pictures(folder, trainer.model, found, pipeline, args.device)
-        say(f"pictures: {', '.join(str(path) for path in drawn)}")
-    if args.push_to_hub:
-        trainer.push_to_hub()
     by_name = {row["model"]: row for row in rows}
     columns = [column for column in ("image only", "text only", "pooled, chosen w") if column in by_name[trained]]
     untrained = next(iter(by_name.values()))
-    say()
-    say(
-        final_report(
-            trainer,
-            metrics={f"{column} accuracy": by_name[trained][column] for column in columns},
-            baseline={f"{column} accuracy": untrained[column] for column in columns},
-            command=command_line(),
-            commands={
-                "link": f"hf-contrastive link {folder} RECORDS.csv KNOWN.csv -o matches.parquet",
-                "embed": f"hf-contrastive embed {folder} IMAGES -o embeddings.parquet",
-            },
-        )
+    close_run(
+        trainer,
+        metrics={f"{column} accuracy": by_name[trained][column] for column in columns},
+        baseline={f"{column} accuracy": untrained[column] for column in columns},
+        draw=partial(draw_pictures, folder, trainer.model, found, pipeline, args.device) if measure.pictures else None,
+        commands={
+            "link": f"hf-contrastive link {folder} RECORDS.csv KNOWN.csv -o matches.parquet",
+            "embed": f"hf-contrastive embed {folder} IMAGES -o embeddings.parquet",
+        },
     )
 
 
@@ -421,22 +416,19 @@ def draw_pictures(folder: Path, model: Any, found: LinkageData, pipeline: Linkag
         pipeline ([`LinkagePipeline`]): the processor.
         device: where to compute.
     """
-    plots = folder / "plots"
-    plots.mkdir(parents=True, exist_ok=True)
     shown = found.test.queries.select(range(min(500, len(found.test.queries))))
     encoded = encode_records(unwrap_model(model), shown, pipeline.eval_collator, device=device)
     both = encoded["has_image"] & encoded["has_text"]
     pairs = (
         {name: encoded[side][both][:64] for name, side in (("z_i", "image"), ("z_j", "text"))} if both.any() else {}
     )
-    save_embeddings(
+    return draw_run(
         folder,
         embeddings=pool_records(encoded, float(unwrap_model(model).config.image_weight)),
         labels=np.asarray(shown["label"][:]),
         **pairs,
         data=found.name,
     )
-    return [Path(picture.path) for picture in plot_run(folder, plots)]
 
 
 def run(spec: SystemSpec, image_processor: Any, *, description: str, example: str) -> None:
@@ -447,19 +439,10 @@ def run(spec: SystemSpec, image_processor: Any, *, description: str, example: st
         image_processor: class of the image processors, with `firms` and `newspapers`.
         description, example (`str`): for `--help`.
     """
-    taken = {one.name for one in dataclasses.fields(TowerArguments)} | {"vision_config", "text_config"}
-    data, view, towers, objective, stage, measure, run_arguments, args = parse_recipe_arguments(
-        (
-            LinkageDataArguments,
-            LinkageViewArguments,
-            TowerArguments,
-            configuration_arguments([spec], taken, "objective: pooling, common space, what is optimised"),
-            StageArguments,
-            LinkageMeasureArguments,
-            RunArguments,
-            ContrastiveTrainingArguments,
-        ),
-        prog=f"{spec.recipe}/train.py",
+    data, view, towers, objective, stage, measure, run_arguments, args = parse_tower_arguments(
+        spec,
+        (LinkageDataArguments, LinkageViewArguments, StageArguments, LinkageMeasureArguments),
+        "objective: pooling, common space, what is optimised",
         description=description,
         example=example,
     )
@@ -482,7 +465,7 @@ def run(spec: SystemSpec, image_processor: Any, *, description: str, example: st
             batch = pipeline.align_collator([found.aligned[row] for row in range(2)])
         else:  # no record has both sides
             batch = pipeline.pool_collator([found.train[row] for row in range(2)])
-        common.dry_run(model, {name: value for name, value in batch.items() if name != "index"})
+        common.dry_run(model, batch)
         return
 
     # one stage after the other

@@ -8,6 +8,7 @@ import sys
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -32,11 +33,10 @@ from hf_contrastive.families.dual_encoder.processing_dual_encoder import DualEnc
 from hf_contrastive.families.dual_encoder.record_encoding import encode_fused
 from hf_contrastive.recipes import common
 from hf_contrastive.recipes.common import (
-    RunArguments,
-    can_draw,
     check_choice,
+    close_run,
     command_line,
-    configuration_arguments,
+    draw_run,
     loss_text,
     option,
     plain_errors,
@@ -51,6 +51,7 @@ from hf_contrastive.recipes.image_texts import (
     make_model,
     make_tokenizer,
     make_views,
+    parse_tower_arguments,
     trained_image_processor,
 )
 from hf_contrastive.recipes.logo_measures import (
@@ -63,13 +64,10 @@ from hf_contrastive.recipes.logo_measures import (
     show_rows,
 )
 from hf_contrastive.registry import SystemSpec
-from hf_contrastive.reporting import plot_run, save_embeddings, say
+from hf_contrastive.reporting import say
 from hf_contrastive.training import (
     ContrastiveTrainer,
-    ContrastiveTrainingArguments,
     batch_report,
-    final_report,
-    parse_recipe_arguments,
 )
 from hf_contrastive.training.unwrap import unwrap_model
 
@@ -455,25 +453,17 @@ def finish(
         base_model=base_model,
         image_size=pipeline.views.size,
     )
-    if measure.pictures and can_draw():
-        drawn = draw_pictures(folder, trainer.model, found, pipeline, args.device)
-        say(f"pictures: {', '.join(str(path) for path in drawn)}")
-    if args.push_to_hub:
-        trainer.push_to_hub()
     by_name = {row["model"]: row for row in rows}
     names = {"auroc": "verification AUROC", "top1": "one-shot top-1"}
-    say()
-    say(
-        final_report(
-            trainer,
-            metrics={names[name]: by_name[spec.title][name] for name in names},
-            baseline={names[name]: by_name["untrained encoders"][name] for name in names},
-            command=command_line(),
-            commands={
-                "identify": f"hf-contrastive link {folder} LOGOS.csv REFERENCES.csv -o found.csv --right-id-column brand",
-                "embed": f"hf-contrastive embed {folder} IMAGES -o embeddings.parquet",
-            },
-        )
+    close_run(
+        trainer,
+        metrics={names[name]: by_name[spec.title][name] for name in names},
+        baseline={names[name]: by_name["untrained encoders"][name] for name in names},
+        draw=partial(draw_pictures, folder, trainer.model, found, pipeline, args.device) if measure.pictures else None,
+        commands={
+            "identify": f"hf-contrastive link {folder} LOGOS.csv REFERENCES.csv -o found.csv --right-id-column brand",
+            "embed": f"hf-contrastive embed {folder} IMAGES -o embeddings.parquet",
+        },
     )
 
 
@@ -487,8 +477,6 @@ def draw_pictures(folder: Path, model: Any, found: LogoData, pipeline: LogoPipel
         pipeline ([`LogoPipeline`]): the collators.
         device: where to compute.
     """
-    plots = folder / "plots"
-    plots.mkdir(parents=True, exist_ok=True)
     shown = found.queries.select(range(min(500, len(found.queries))))
     inner = unwrap_model(model)
     queries = encode_fused(inner, shown, pipeline.query_collator, device=device)
@@ -498,10 +486,9 @@ def draw_pictures(folder: Path, model: Any, found: LogoData, pipeline: LogoPipel
     references = encode_fused(inner, found.references.select(own), pipeline.reference_collator, device=device)
     # colours of brands that are there once say nothing
     classes = brands if len(np.unique(brands)) < len(brands) else None
-    save_embeddings(
+    return draw_run(
         folder, embeddings=queries, labels=classes, z_i=queries[: len(own)], z_j=references, data=found.name
     )
-    return [Path(picture.path) for picture in plot_run(folder, plots)]
 
 
 def run(spec: SystemSpec, image_processor: Any, *, description: str, example: str) -> None:
@@ -512,19 +499,10 @@ def run(spec: SystemSpec, image_processor: Any, *, description: str, example: st
         image_processor: class of the image processor, with `of_size`.
         description, example (`str`): for `--help`.
     """
-    taken = {one.name for one in dataclasses.fields(TowerArguments)} | {"vision_config", "text_config"}
-    data, view, towers, objective, batches, measure, run_arguments, args = parse_recipe_arguments(
-        (
-            LogoDataArguments,
-            LogoViewArguments,
-            TowerArguments,
-            configuration_arguments([spec], taken, "objective: pooling, fusion, what is optimised"),
-            BatchArguments,
-            LogoMeasureArguments,
-            RunArguments,
-            ContrastiveTrainingArguments,
-        ),
-        prog=f"{spec.recipe}/train.py",
+    data, view, towers, objective, batches, measure, run_arguments, args = parse_tower_arguments(
+        spec,
+        (LogoDataArguments, LogoViewArguments, BatchArguments, LogoMeasureArguments),
+        "objective: pooling, fusion, what is optimised",
         description=description,
         example=example,
     )
@@ -559,7 +537,7 @@ def run(spec: SystemSpec, image_processor: Any, *, description: str, example: st
         batch = pipeline.train_collator(
             [found.train[row] for row in next(iter(sampler))[: batches.views_per_brand * 2]]
         )
-        common.dry_run(model, {name: value for name, value in batch.items() if name != "index"})
+        common.dry_run(model, batch)
         return
 
     # training, and what it is compared with

@@ -31,10 +31,8 @@ from hf_contrastive.data.narrations import list_narration_splits
 from hf_contrastive.families.dual_encoder.processing_dual_encoder import DualEncoderProcessor
 from hf_contrastive.recipes import common, image_texts
 from hf_contrastive.recipes.common import (
-    RunArguments,
     check_choice,
     command_line,
-    configuration_arguments,
     loss_text,
     option,
     plain_errors,
@@ -58,15 +56,14 @@ from hf_contrastive.recipes.image_texts import (
     make_model,
     make_tokenizer,
     make_views,
+    parse_tower_arguments,
     trained_image_processor,
 )
 from hf_contrastive.registry import SystemSpec
 from hf_contrastive.reporting import say
 from hf_contrastive.training import (
     ContrastiveTrainer,
-    ContrastiveTrainingArguments,
     batch_report,
-    parse_recipe_arguments,
 )
 
 
@@ -388,18 +385,10 @@ def run(spec: SystemSpec, *, description: str, example: str) -> None:
         spec ([`SystemSpec`]): the system whose recipe this is.
         description, example (`str`): for `--help`.
     """
-    taken = {one.name for one in dataclasses.fields(TowerArguments)} | {"vision_config", "text_config"}
-    data, view, towers, objective, measure, run_arguments, args = parse_recipe_arguments(
-        (
-            NarrationDataArguments,
-            NarrationViewArguments,
-            TowerArguments,
-            configuration_arguments([spec], taken, "method: pooling, common space, what is optimised"),
-            NarrationMeasureArguments,
-            RunArguments,
-            ContrastiveTrainingArguments,
-        ),
-        prog=f"{spec.recipe}/train.py",
+    data, view, towers, objective, measure, run_arguments, args = parse_tower_arguments(
+        spec,
+        (NarrationDataArguments, NarrationViewArguments, NarrationMeasureArguments),
+        "method: pooling, common space, what is optimised",
         description=description,
         example=example,
     )
@@ -427,7 +416,7 @@ def run(spec: SystemSpec, *, description: str, example: str) -> None:
     untrained = copy.deepcopy(model)  # what training has to beat
     if run_arguments.dry_run:
         batch = pipeline.train_collator([train[row] for row in range(2)])
-        common.dry_run(model, {name: value for name, value in batch.items() if name != "index"})
+        common.dry_run(model, batch)
         return
 
     # one arm after the other, the main one at the end

@@ -6,6 +6,7 @@ import copy
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -36,8 +37,9 @@ from hf_contrastive.modules.lora import add_lora
 from hf_contrastive.recipes import common
 from hf_contrastive.recipes import texts as language
 from hf_contrastive.recipes.common import (
-    can_draw,
+    close_run,
     command_line,
+    draw_run,
     loss_text,
     option,
     train_or_load,
@@ -45,8 +47,8 @@ from hf_contrastive.recipes.common import (
 )
 from hf_contrastive.recipes.texts import named_checkpoint
 from hf_contrastive.registry import SystemSpec
-from hf_contrastive.reporting import metrics_table, plot_run, say
-from hf_contrastive.training import LanguageModelTrainer, batch_report, final_report
+from hf_contrastive.reporting import metrics_table, say
+from hf_contrastive.training import LanguageModelTrainer, batch_report
 from hf_contrastive.training.unwrap import unwrap_model
 
 
@@ -535,46 +537,35 @@ def finish(
         started=started,
         base_model=base_model,
     )
-    if options.pictures:
-        _draw(folder, scores, pipeline, f"{trained} on {about['name']}")
-    if trainer.args.push_to_hub:
-        trainer.push_to_hub()
     row = next((row for row in rows if row["model"] == trained), {})
     before = rows[0] if rows and rows[0]["model"] != trained else {}
     numbers = ("accuracy", "auroc", "q_auroc")
-    say()
-    say(
-        final_report(
-            trainer,
-            metrics={name: float(row[name]) for name in numbers if name in row},
-            baseline={name: float(before[name]) for name in numbers if name in before},
-            command=command_line(),
-            commands={
-                "score": f"hf-contrastive score {folder} --prompt 'Question: ...' --answer 'one' --answer 'another'",
-            },
-        )
+    close_run(
+        trainer,
+        metrics={name: float(row[name]) for name in numbers if name in row},
+        baseline={name: float(before[name]) for name in numbers if name in before},
+        draw=partial(_draw, folder, scores, pipeline, f"{trained} on {about['name']}") if options.pictures else None,
+        commands={
+            "score": f"hf-contrastive score {folder} --prompt 'Question: ...' --answer 'one' --answer 'another'",
+        },
     )
 
 
-def _draw(folder: Path, scores: Any, pipeline: PreferencePipeline, about: str) -> None:
-    if not can_draw():
-        return
+def _draw(folder: Path, scores: Any, pipeline: PreferencePipeline, about: str) -> list[Path]:
     from hf_contrastive.reporting import plot_reward_courses
 
-    plots = folder / "plots"
-    plots.mkdir(parents=True, exist_ok=True)
-    drawn = [picture.path for picture in plot_run(folder, plots)]
+    drawn = draw_run(folder)
     if scores and pipeline.completions is not None:
         q_values = None if scores[0]["q_values"] is None else [one["q_values"] for one in scores]
         picture = plot_reward_courses(
             [one["token_rewards"] for one in scores],
             q_values,
             list(pipeline.completions["is_correct"]),
-            plots / "reward_courses.png",
+            folder / "plots" / "reward_courses.png",
             data=about,
         )
-        drawn.append(picture.path)
-    say(f"pictures: {', '.join(str(path) for path in drawn)}")
+        drawn.append(Path(picture.path))
+    return drawn
 
 
 def _card_metrics(rows: Sequence[Mapping[str, Any]], trained: str, dataset: str) -> list[Metric]:

@@ -34,8 +34,9 @@ from hf_contrastive.hub import Metric
 from hf_contrastive.modules.lora import add_lora
 from hf_contrastive.recipes import common
 from hf_contrastive.recipes.common import (
-    can_draw,
+    close_run,
     command_line,
+    draw_run,
     loss_text,
     model_types,
     option,
@@ -44,8 +45,8 @@ from hf_contrastive.recipes.common import (
 )
 from hf_contrastive.recipes.texts import named_checkpoint
 from hf_contrastive.registry import SystemSpec
-from hf_contrastive.reporting import metrics_table, plot_run, save_embeddings, say
-from hf_contrastive.training import batch_report, final_report
+from hf_contrastive.reporting import metrics_table, say
+from hf_contrastive.training import batch_report
 from hf_contrastive.training.unwrap import unwrap_model
 
 
@@ -485,26 +486,20 @@ def finish(
         started=started,
         base_model=base_model,
     )
-    if measure.pictures and can_draw():
+
+    def draw() -> list[Path]:
         shown = test if test is not None else pipeline.train
         shown = shown.select(range(min(1000, len(shown))))
         embeds = encode_programs(trainer.model, shown, pipeline.eval_collator, device=args.device)
-        plots = folder / "plots"
-        plots.mkdir(parents=True, exist_ok=True)
-        save_embeddings(folder, embeddings=embeds, labels=np.asarray(shown["label"][:]), data=about["name"])
-        say(f"pictures: {', '.join(str(picture.path) for picture in plot_run(folder, plots))}")
-    if args.push_to_hub:
-        trainer.push_to_hub()
+        return draw_run(folder, embeddings=embeds, labels=np.asarray(shown["label"][:]), data=about["name"])
+
     by_name = {row["encoder"]: row for row in rows}
-    say()
-    say(
-        final_report(
-            trainer,
-            metrics={name: value for name, value in by_name.get(trained, {}).items() if name == "map@r"},
-            baseline=by_name.get("untrained encoder", {}),
-            command=command_line(),
-            commands={"find clones": f"hf-contrastive clones SOURCES --checkpoint {folder}"},
-        )
+    close_run(
+        trainer,
+        metrics={name: value for name, value in by_name.get(trained, {}).items() if name == "map@r"},
+        baseline=by_name.get("untrained encoder", {}),
+        draw=draw if measure.pictures else None,
+        commands={"find clones": f"hf-contrastive clones SOURCES --checkpoint {folder}"},
     )
 
 

@@ -7,6 +7,7 @@ import inspect
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -30,10 +31,11 @@ from hf_contrastive.hub import Metric
 from hf_contrastive.recipes import common
 from hf_contrastive.recipes.common import (
     RunArguments,
-    can_draw,
     check_choice,
+    close_run,
     command_line,
     configuration_arguments,
+    draw_run,
     loss_text,
     option,
     plain_errors,
@@ -43,12 +45,11 @@ from hf_contrastive.recipes.common import (
     write_outcome,
 )
 from hf_contrastive.registry import SystemSpec
-from hf_contrastive.reporting import metrics_table, plot_run, say
+from hf_contrastive.reporting import metrics_table, say
 from hf_contrastive.training import (
     ContrastiveTrainingArguments,
     RecommenderTrainer,
     batch_report,
-    final_report,
     parse_recipe_arguments,
 )
 from hf_contrastive.training.recommender import MASKS
@@ -500,11 +501,6 @@ def finish(
     if best is not None:
         settings["best epoch"] = f"{best:g}, by {args.metric_for_best_model} on {measure.select_on}"
     write_outcome(trainer, spec, about=about, metrics=metrics, results=results, settings=settings, started=started)
-    if measure.pictures and can_draw():
-        (folder / "plots").mkdir(parents=True, exist_ok=True)
-        say(f"pictures: {', '.join(str(one.path) for one in plot_run(folder, folder / 'plots'))}")
-    if args.push_to_hub:
-        trainer.push_to_hub()
     by_name = {row["model"]: row for row in rows}
     last = "test" if "test" in by_name[spec.title] else "valid"
     numbers = (f"recall@{headline}", f"ndcg@{headline}")
@@ -513,15 +509,12 @@ def finish(
         for one in (spec.title, "untrained")
     )
     user = log.user_tokens[int(log.part("train")[0][0])]
-    say()
-    say(
-        final_report(
-            trainer,
-            metrics=own,
-            baseline=before,
-            command=command_line(),
-            commands={"recommend": f"hf-contrastive recommend {folder} --user {user}"},
-        )
+    close_run(
+        trainer,
+        metrics=own,
+        baseline=before,
+        draw=partial(draw_run, folder) if measure.pictures else None,
+        commands={"recommend": f"hf-contrastive recommend {folder} --user {user}"},
     )
 
 

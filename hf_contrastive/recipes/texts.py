@@ -7,6 +7,7 @@ import json
 import sys
 from collections.abc import Generator, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -21,8 +22,9 @@ from hf_contrastive.hub import Metric, export_backbone
 from hf_contrastive.modules.lora import add_lora
 from hf_contrastive.recipes import common
 from hf_contrastive.recipes.common import (
-    can_draw,
+    close_run,
     command_line,
+    draw_run,
     is_adapter,
     loss_text,
     model_types,
@@ -32,8 +34,8 @@ from hf_contrastive.recipes.common import (
 )
 from hf_contrastive.recipes.decoding import DecodingArguments, format_row, show_decoding
 from hf_contrastive.registry import SystemSpec
-from hf_contrastive.reporting import metrics_table, plot_run, say
-from hf_contrastive.training import batch_report, final_report
+from hf_contrastive.reporting import metrics_table, say
+from hf_contrastive.training import batch_report
 
 
 @dataclass
@@ -350,7 +352,7 @@ def finish(
     """
     if not is_main_process():
         return
-    folder, args = Path(trainer.args.output_dir), trainer.args
+    folder = Path(trainer.args.output_dir)
     about = describe_data(data, pipeline)
     if models:
         say()
@@ -390,43 +392,34 @@ def finish(
     if samples:
         text = json.dumps({name: list(texts) for name, texts in samples.items()}, indent=2, ensure_ascii=False)
         (folder / "samples.json").write_text(text + "\n", encoding="utf-8")
-    if pictures:
-        _draw(folder, trace, options, f"{trained} on {about['name']}")
-    if args.push_to_hub:
-        trainer.push_to_hub()
     row = next((row for row in models if row["model"] == trained), {})
     before = models[0] if models and models[0]["model"] != trained else {}
     numbers = ("loss", "perplexity", "isotropy")
-    say()
-    say(
-        final_report(
-            trainer,
-            metrics={f"test {name}": float(row[name]) for name in numbers if name in row},
-            baseline={f"test {name}": float(before[name]) for name in numbers if name in before},
-            command=command_line(),
-            commands={
-                "generate": f"hf-contrastive generate {usable} --prompt 'The ' --penalty-alpha {options.penalty_alpha:g} "
-                f"--top-k {options.top_k}",
-                "compare": f"python recipes/{spec.slug}/compare_decoding.py --models {usable} --prompts 'The '",
-            },
-        )
+    close_run(
+        trainer,
+        metrics={f"test {name}": float(row[name]) for name in numbers if name in row},
+        baseline={f"test {name}": float(before[name]) for name in numbers if name in before},
+        draw=partial(_draw, folder, trace, options, f"{trained} on {about['name']}") if pictures else None,
+        commands={
+            "generate": f"hf-contrastive generate {usable} --prompt 'The ' --penalty-alpha {options.penalty_alpha:g} "
+            f"--top-k {options.top_k}",
+            "compare": f"python recipes/{spec.slug}/compare_decoding.py --models {usable} --prompts 'The '",
+        },
     )
 
 
-def _draw(folder: Path, trace: Sequence[Mapping[str, Any]] | None, options: DecodingArguments, about: str) -> None:
-    if not can_draw():
-        return
+def _draw(
+    folder: Path, trace: Sequence[Mapping[str, Any]] | None, options: DecodingArguments, about: str
+) -> list[Path]:
     from hf_contrastive.reporting import plot_contrastive_trace
 
-    plots = folder / "plots"
-    plots.mkdir(parents=True, exist_ok=True)
-    drawn = [picture.path for picture in plot_run(folder, plots)]
+    drawn = draw_run(folder)
     if trace:
         picture = plot_contrastive_trace(
-            trace, plots / "contrastive_search.png", penalty_alpha=options.penalty_alpha, data=about
+            trace, folder / "plots" / "contrastive_search.png", penalty_alpha=options.penalty_alpha, data=about
         )
-        drawn.append(picture.path)
-    say(f"pictures: {', '.join(str(path) for path in drawn)}")
+        drawn.append(Path(picture.path))
+    return drawn
 
 
 def _card_metrics(
