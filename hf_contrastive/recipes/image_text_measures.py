@@ -37,6 +37,10 @@ class ImageTextMeasureArguments:
         [0.1, 1.0], "Shares of the training labels that linear probes of the image features learn from."
     )
     label_draws: int = option(3, "Draws of every share below 1.")
+    label_strengths: list[float] = several(
+        [0.01],
+        "C of the probes of shares below 1, where no label is left to choose it; further ones get columns of their own.",
+    )
     prompt: str = option("{}", "Text of a class for zero-shot classification; {} stands for its name.")
     supervised_steps: int = option(
         0, "Also train the image encoder from nothing on the smallest share of the labels, that many steps."
@@ -154,20 +158,21 @@ def probes(
         measure ([`ImageTextMeasureArguments`]): shares and draws.
 
     Returns:
-        `dict`: `linear@<percent>%`.
+        `dict`: `linear@<percent>%`, and for the second and further strengths `linear@<percent>%, C <strength>`.
     """
     results = {}
     for fraction in measure.label_fractions:
-        scores = []
-        for draw in range(measure.label_draws if fraction < 1 else 1):
-            rows = draw_labels(train_labels, fraction, draw)
-            # of a few labels a class none can be held out to choose the regularisation
-            strength = 0.01 if fraction < 1 else None
-            with warnings.catch_warnings():
-                warnings.simplefilter("ignore")  # slow convergence at weak regularisation tells nothing here
-                found = linear_probe(train[rows], train_labels[rows], test, test_labels, C=strength)
-            scores.append(float(found["accuracy"]))
-        results[f"linear@{100 * fraction:g}%"] = float(np.mean(scores))
+        # of a few labels a class none can be held out to choose the regularisation
+        for place, strength in enumerate(measure.label_strengths if fraction < 1 else [None]):
+            scores = []
+            for draw in range(measure.label_draws if fraction < 1 else 1):
+                rows = draw_labels(train_labels, fraction, draw)
+                with warnings.catch_warnings():
+                    warnings.simplefilter("ignore")  # slow convergence at weak regularisation tells nothing here
+                    found = linear_probe(train[rows], train_labels[rows], test, test_labels, C=strength)
+                scores.append(float(found["accuracy"]))
+            further = f", C {strength:g}" if place else ""
+            results[f"linear@{100 * fraction:g}%{further}"] = float(np.mean(scores))
     return results
 
 

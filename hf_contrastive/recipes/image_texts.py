@@ -494,7 +494,9 @@ def _headline(row: Mapping[str, Any]) -> dict[str, float]:
     """Of the table what the last lines of a run show, under names that say what they are."""
     names = {"text_to_image@10": "text_to_image_recall@10", "zero_shot": "zero_shot_top1"}
     names |= {
-        name: f"linear_top1, {name.partition('@')[2]} of the labels" for name in row if name.startswith("linear")
+        name: f"linear_top1, {name.partition('@')[2]} of the labels"
+        for name in row
+        if name.startswith("linear") and name.endswith("%")
     }
     return {names[name]: value for name, value in row.items() if name in names}
 

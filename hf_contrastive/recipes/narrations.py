@@ -375,7 +375,7 @@ def measured(rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
 
 def _place(name: str) -> tuple[int, float]:
     kind, _, cut = name.partition("@")
-    return _COMPARED.index(kind), float(cut.rstrip("%"))
+    return _COMPARED.index(kind), float(cut.partition("%")[0])
 
 
 def run(spec: SystemSpec, *, description: str, example: str) -> None:

@@ -18,6 +18,7 @@ def test_short_run_on_pairs(tmp_path, capsys):
     slug, out = "convirt", tmp_path / "out"
     words = ("--max_steps", "60", "--max_test_samples", "200", "--label_draws", "1", "--eval_strategy", "steps")
     words += ("--eval_steps", "40", "--probe_metrics", "pairs", "--supervised_steps", "3", "--warmup_steps", "6")
+    words += ("--label_strengths", "0.01", "8")
     run(slug, default(slug), *words, "--output_dir", str(out))
     said = capsys.readouterr().out
     for part in (
@@ -25,6 +26,7 @@ def test_short_run_on_pairs(tmp_path, capsys):
         "per anchor",
         "such pairs are masked",
         "untrained encoders",
+        "linear, labels 10%, C 8",
         "to evaluate",
         "to resume",
     ):
@@ -35,6 +37,8 @@ def test_short_run_on_pairs(tmp_path, capsys):
     for measure in ("text_to_image@10", "image_to_text@10"):
         assert trained[measure] > 3 * untrained[measure]
     assert trained["linear@100%"] > untrained["linear@100%"]
+    # another strength is another probe
+    assert trained["linear@10%"] != trained["linear@10%, C 8"] > 0
     assert any(name.startswith("same image encoder") for name in by_name)
     logged = [json.loads(line) for line in (out / "metrics.jsonl").read_text().splitlines()]
     measured = next(line for line in logged if "eval_text_to_image_recall@10" in line)
