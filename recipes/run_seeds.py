@@ -376,9 +376,9 @@ def pair_tables(results: list[dict]) -> list[str]:
     first = results[0]
     kinds = ("text_to_image", "image_to_text", "zero_shot", "linear")
 
-    def place(name: str) -> tuple[int, float]:
+    def place(name: str) -> tuple[int, float, str]:
         kind, _, cut = name.partition("@")
-        return kinds.index(kind), float(cut.rstrip("%") or 0)
+        return kinds.index(kind), float(cut.partition("%")[0] or 0), cut
 
     measures = sorted({name for row in first["pair_rows"] for name in row if name != "model"}, key=place)
     table = []
