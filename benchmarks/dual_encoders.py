@@ -35,6 +35,8 @@ from hf_contrastive.training import cached_backward
 SECTION = "dual-encoders"
 PACKAGES = ("torch", "transformers", "open_clip_torch", "sentence-transformers")
 IMAGE, TOKENS, CHUNK = 32, 16, 128
+# what two copies of the same differ by says how much of a ratio is noise
+COPY = "hf_contrastive, a second copy"
 ROUND_PAIRS = 1024  # a round has at least as many pairs
 
 
@@ -121,6 +123,7 @@ def losses_of(batch: dict[str, torch.Tensor]) -> dict[str, Callable[[Any], torch
         "hf_contrastive": lambda model: model(**batch).loss,
         "open_clip": open_clip_loss,
         "sentence-transformers": sentence_transformers_loss,
+        COPY: lambda model: model(**batch).loss,
     }
 
 
@@ -289,7 +292,7 @@ def main() -> None:
         f"Image encoder and text encoder of CLIP's kind with 2 layers of 128, images of {IMAGE} pixels, texts of {TOKENS} tokens, AdamW, "
         f"float32; median of {args.repeats} alternating rounds (smallest to largest ratio). The other libraries' losses take the "
         'embeddings of the same encoders in the same loop; the loss of the first step is the same. "Loss alone": '
-        "forward and backward from embeddings that are there already.",
+        "forward and backward from embeddings that are there already. A second copy of the same shows how much of a ratio is noise.",
         common.table(
             ["batch", "loss of", "pairs a second", "time / hf_contrastive", "loss alone, ms", "first loss"], trained
         ),
