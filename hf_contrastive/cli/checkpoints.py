@@ -183,37 +183,21 @@ def load_pair(checkpoint: str, device: str = "auto", batch_size: int = 64) -> En
         batch_size (`int`): images or texts at a time.
 
     Raises:
-        CliError: a model without an image or text encoder, or without a processor for both.
-        OSError, ValueError: what `check_checkpoint` found wrong.
+        CliError: a processor for one side only.
+        OSError, ValueError: no pair of encoders, or what `check_checkpoint` found wrong.
     """
-    from transformers import AutoModel, AutoProcessor
-
     from hf_contrastive.data import ImageTextScorer
 
     target = pick_device(device)
     checkpoint = os.path.expanduser(checkpoint)
     look_at(checkpoint)
     with quiet_libraries():
-        model = AutoModel.from_pretrained(checkpoint, dtype=torch.float32, use_safetensors=True)
-        for part in ("image", "text"):
-            if not callable(getattr(model, f"get_{part}_features", None)):
-                raise CliError(
-                    f"{checkpoint} is a {type(model).__name__}, which has no encoder of {part}s beside the other one; this "
-                    "needs a pair of them, such as MOFI, ConVIRT or CLIP."
-                )
-        try:
-            processor = AutoProcessor.from_pretrained(checkpoint)
-        except (OSError, ValueError) as error:
-            raise CliError(
-                f"{checkpoint} has no readable processor (image processor and tokenizer); the recipes save it beside the weights."
-            ) from error
-    if not all(hasattr(processor, part) for part in ("image_processor", "tokenizer")):
+        scorer = ImageTextScorer.from_pretrained(checkpoint, device=target, batch_size=batch_size, dtype=torch.float32)
+    if not all(hasattr(scorer.processor, part) for part in ("image_processor", "tokenizer")):
         raise CliError(
-            f"{checkpoint} has a {type(processor).__name__} only; expected an image processor and a tokenizer beside the weights."
+            f"{checkpoint} has a {type(scorer.processor).__name__} only; save an image processor and a tokenizer beside the weights."
         )
-    return EncoderPair(
-        ImageTextScorer(model, processor, device=target, batch_size=batch_size), public_name(checkpoint)
-    )
+    return EncoderPair(scorer, public_name(checkpoint))
 
 
 def look_at(checkpoint: str) -> CheckpointInfo:

@@ -303,7 +303,10 @@ def _first_of_each(labels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     first = np.sort(np.unique(labels, return_index=True)[1])
     others = np.setdiff1d(np.arange(len(labels)), first)
     if not len(others):
-        raise CliError("every class has one image only, so there is nothing to find for --one-query-per-class.")
+        raise CliError(
+            "every class has one image only, so nothing is left to find; leave --one-query-per-class out and name the split to "
+            "search with --gallery-split."
+        )
     return first, others
 
 

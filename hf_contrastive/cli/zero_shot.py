@@ -148,17 +148,20 @@ def read_class_names(file: Path | None, labels: np.ndarray, known: Sequence[str]
                 names = [(kind(label.strip()), name.strip()) for label, name in split]
             except ValueError:
                 raise CliError(
-                    f"{file}: the labels of the data are numbers ({found[0]}...), those of the file are not."
+                    f"{file}: the labels of the data are numbers ({found[0]}...), those of the file are not; write the numbers before "
+                    "the tabs."
                 ) from None
         else:
-            number = next(n for n, parts in enumerate(split, 1) if len(parts) != len(split[0]))
+            expected = min(len(split[0]), 2)
+            number = next(n for n, parts in enumerate(split, 1) if len(parts) != expected)
             raise CliError(
-                f"{file}: line {number} has {len(split[number - 1])} columns, the lines before {len(split[0])}."
+                f"{file}: line {number} has {len(split[number - 1])} columns, expected {expected}; write label, tab, name on every "
+                "line, or the name alone on every line."
             )
         missing = [label for label in found if label not in dict(names)]
         if missing:
             raise CliError(
-                f"{file} has no name for the class {missing[0]!r} ({len(missing)} of {len(found)} are missing)."
+                f"{file} has no name for the class {missing[0]!r} ({len(missing)} of {len(found)} are missing); add a line for each."
             )
     for place, kept in enumerate(("labels", "names")):
         values = [pair[place] for pair in names]
@@ -174,14 +177,18 @@ def read_class_names(file: Path | None, labels: np.ndarray, known: Sequence[str]
 def _by_number(file: Path, lines: list[str], found: list[Any], known: Sequence[str] | None) -> list[tuple[Any, str]]:
     if known is not None:
         if len(lines) != len(known):
-            raise CliError(f"{file} has {len(lines)} names, the data {len(known)} classes.")
+            raise CliError(
+                f"{file} has {len(lines)} names, the data {len(known)} classes; write one a line for each, in the order of their numbers."
+            )
         return list(zip(known, lines, strict=True))
     if not all(isinstance(label, int) for label in found):
         raise CliError(
             f"{file} has names alone, but the labels of the data are not numbers ({found[0]!r}...); write label, tab, name."
         )
     if found[-1] >= len(lines):
-        raise CliError(f"{file} has {len(lines)} names, numbered from 0, but the data has the class {found[-1]}.")
+        raise CliError(
+            f"{file} has {len(lines)} names, numbered from 0, but the data has the class {found[-1]}; add the names that are missing."
+        )
     return list(enumerate(lines))
 
 

@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 from PIL import Image
+from transformers import AutoModel, AutoProcessor
 
 
 _INPUTS = ("pixel_values", "input_ids", "attention_mask", "token_type_ids")
@@ -51,6 +52,40 @@ class ImageTextScorer:
         if device is not None:
             model.to(device)
         self.model.eval()
+
+    @classmethod
+    def from_pretrained(
+        cls,
+        checkpoint: str,
+        processor: Any = None,
+        *,
+        device: torch.device | str | None = None,
+        batch_size: int = 64,
+        **options: Any,
+    ) -> ImageTextScorer:
+        """Load a pair of encoders and its processor.
+
+        Args:
+            checkpoint (`str`): folder or hub id.
+            processor (*optional*): instead of the checkpoint's own.
+            device, batch_size: as above.
+            **options: further ones of `AutoModel.from_pretrained`, such as `dtype`.
+
+        Raises:
+            ValueError: no pair of encoders, or no processor beside it.
+            OSError: no such checkpoint.
+        """
+        model = AutoModel.from_pretrained(checkpoint, use_safetensors=True, **options)
+        scorer = cls(model, processor, device=device, batch_size=batch_size)
+        if processor is None:
+            try:
+                scorer.processor = AutoProcessor.from_pretrained(checkpoint)
+            except (OSError, ValueError) as error:
+                raise ValueError(
+                    f"{checkpoint} has no readable processor ({error}); save the image processor and the tokenizer that the weights "
+                    "were trained with beside them: processor.save_pretrained(folder)."
+                ) from error
+        return scorer
 
     @torch.no_grad()
     def _embed(self, inputs: Mapping[str, torch.Tensor], get: Callable[..., Any]) -> torch.Tensor:

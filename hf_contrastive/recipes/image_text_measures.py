@@ -48,6 +48,22 @@ class ImageTextMeasureArguments:
     supervised_learning_rate: float = option(1e-3, "AdamW's, for that.")
     pictures: bool = option(True, "Draw curves, embedding map, similarities of pairs and neighbours.")
 
+    def check(self) -> None:
+        """Refuse before a training what could not be measured after it.
+
+        Raises:
+            ValueError: a share or a strength outside its range, or none.
+        """
+        for name, values, largest in (
+            ("label_fractions", self.label_fractions, 1.0),
+            ("label_strengths", self.label_strengths, float("inf")),
+        ):
+            if not values or not all(0 < value <= largest for value in values):
+                most = " and at most 1" if largest == 1 else ""
+                raise ValueError(
+                    f"`{name}` is {values}, expected one or more numbers above 0{most}, such as --{name} 0.1"
+                )
+
 
 @torch.no_grad()
 def encode_pairs(

@@ -548,6 +548,8 @@ def run(spec: SystemSpec, *, description: str, example: str) -> None:
         example=example,
     )
     started = time.time()
+    with plain_errors():
+        measure.check()
     prepare_output(args, run_arguments)
 
     # data

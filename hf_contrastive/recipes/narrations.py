@@ -395,6 +395,8 @@ def run(spec: SystemSpec, *, description: str, example: str) -> None:
     started = time.time()
     if measure.compare:
         check_choice("compare", measure.compare, ARMS)
+    with plain_errors():
+        measure.check()
     prepare_output(args, run_arguments)
     fields = dataclasses.asdict(objective)
     config: Any = spec.config_class()

@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Any
 
 import datasets
-from transformers import AutoModel, AutoProcessor, pipeline
+from transformers import pipeline
 from transformers.utils import logging as hf_logging
 
 from hf_contrastive.data import DictionaryLinker, EntityTable, ImageTextScorer, NerLinker, annotate_i2e, finish_i2e
@@ -144,8 +144,7 @@ def annotate(args: argparse.Namespace) -> None:
         )
     elif args.ner_groups:
         raise ValueError("--ner-groups goes with --ner: without a NER model there are no kinds of mentions.")
-    model = AutoModel.from_pretrained(args.clip, use_safetensors=True)
-    clip = ImageTextScorer(model, AutoProcessor.from_pretrained(args.clip), device=device, batch_size=args.batch_size)
+    clip = ImageTextScorer.from_pretrained(args.clip, device=device, batch_size=args.batch_size)
     if args.data == "glyphs":
         records: Any = make_glyph_entities()
     else:

@@ -16,7 +16,6 @@ from pathlib import Path
 
 import torch
 from PIL import Image
-from transformers import AutoModel, AutoProcessor
 
 from hf_contrastive import MofiImageProcessor
 from hf_contrastive.data import ImageTextScorer, image_to_array
@@ -82,9 +81,11 @@ def main() -> None:
     args = parser.parse_args()
     with plain_errors():
         paths, categories = find_images(args.images)
-    model = AutoModel.from_pretrained(args.checkpoint, use_safetensors=True)
-    processor = MofiImageProcessor() if args.published else AutoProcessor.from_pretrained(args.checkpoint)
-    scorer = ImageTextScorer(model, processor, device=args.device, batch_size=args.batch_size)
+    processor = MofiImageProcessor() if args.published else None
+    with plain_errors():
+        scorer = ImageTextScorer.from_pretrained(
+            args.checkpoint, processor, device=args.device, batch_size=args.batch_size
+        )
     parts = []
     for start in range(0, len(paths), args.batch_size):
         images = [Image.fromarray(image_to_array(str(path), 3)) for path in paths[start : start + args.batch_size]]

@@ -184,6 +184,7 @@ def test_names_from_a_file(call, pair, photos, tmp_path):
         ("0\tred\n1\tgreen\n", "has no name for the class 2"),
         ("0\tred\n1\tgreen\n2\tgreen\n", "two classes have the same name 'green'"),
         ("0\tred\n1\tgreen\tbox\n2\tblue\n", "line 2 has 3 columns"),
+        ("0\tred\tx\n1\tgreen\ty\n2\tblue\tz\n", "line 1 has 3 columns, expected 2"),
         ("red\ngreen\n", "has 2 names, numbered from 0, but the data has the class 2"),
         ("a\tred\nb\tgreen\nc\tblue\n", "those of the file are not"),
         ("\n", "is empty"),
@@ -219,7 +220,7 @@ def test_refusals(call, pair, photos, words, code, part):
 def test_what_is_no_pair_is_refused(call, checkpoint, photos):
     called = call("evaluate", "zero-shot", checkpoint, photos, "--test-split", "train")
     assert called.code == 1
-    assert "has no encoder of images beside the other one" in called.err
+    assert "has no get_image_features; give a pair of encoders" in called.err
 
 
 def test_weights_that_diverged_are_told(call, pair, photos, tmp_path):

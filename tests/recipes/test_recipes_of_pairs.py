@@ -61,6 +61,7 @@ def test_short_run_on_pairs(tmp_path, capsys):
     [
         (("--augmentation", "strong"), "presets are: convirt"),
         (("--view_options", '{"flop": 1}'), "`view_options` has flop"),
+        (("--label_strengths", "0"), "`label_strengths` is [0.0], expected one or more numbers above 0"),
         (("--tokenizer", "byte"), "one of word, wordpiece, character"),
         (("--lambda_image_to_text", "2"), "`lambda_image_to_text` is 2"),
         (("--dataset_path", "./nothing.csv"), "does not exist"),
