@@ -16,6 +16,8 @@ from hf_contrastive.data.shared_epoch import SharedEpoch
 
 SAMPLINGS = ("interactions", "users")
 _POSITIVE, _NEGATIVE = range(2)
+# the triples of an epoch are kept while they are at most so many batches and so many numbers (64 MB)
+_EPOCH_BATCHES, _EPOCH_NUMBERS = 256, 2**23
 
 
 class UserHistories:
@@ -59,8 +61,12 @@ class UserHistories:
             users (`[B]`), ranks (`[B]` or `[B, M]`): each rank below `num_items - counts[user]`.
         """
         own = users[:, None] if ranks.ndim == 2 else users
-        passed = np.searchsorted(self._before, own * (self.num_items + 1) + ranks, side="right")
-        return ranks + passed - self.starts[own]
+        wanted = (own * (self.num_items + 1) + ranks).ravel()
+        # in order: a search that goes on where the last one ended is twice as fast as one that jumps about in memory
+        order = np.argsort(wanted)
+        passed = np.empty_like(order)
+        passed[order] = np.searchsorted(self._before, wanted[order], side="right")
+        return ranks + passed.reshape(ranks.shape) - self.starts[own]
 
 
 class TripletDataset(SharedEpoch, Dataset):
@@ -124,6 +130,7 @@ class TripletDataset(SharedEpoch, Dataset):
         self.num_negatives = num_negatives
         self.sampling = sampling
         self.seed = seed
+        self._drawn: tuple[tuple[int, int], dict[str, np.ndarray]] | None = None
         super().__init__()
 
     def __len__(self) -> int:
@@ -135,17 +142,29 @@ class TripletDataset(SharedEpoch, Dataset):
     def __getitems__(self, rows: Sequence[int]) -> dict[str, Tensor]:
         """A whole batch at once; dataloaders call this where it exists."""
         index = np.asarray(rows, dtype=np.int64)
+        epoch, columns = int(self._epoch[0]), 2 + self.num_negatives
+        if len(self.users) > _EPOCH_BATCHES * len(index) or len(self.users) * columns > _EPOCH_NUMBERS:
+            return _tensors(self._draw(index, epoch))
+        # an epoch of few batches is drawn at once, which takes less than half the time of drawing it batch by batch
+        if self._drawn is None or self._drawn[0] != (epoch, self.seed):
+            self._drawn = (epoch, self.seed), self._draw(np.arange(len(self.users)), epoch)
+        return _tensors({name: column[index] for name, column in self._drawn[1].items()})
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**self.__dict__, "_drawn": None}  # workers draw their own
+
+    def _draw(self, index: np.ndarray, epoch: int) -> dict[str, np.ndarray]:
         users, items = self.users[index], self.items[index]
         if self.sampling == "users":
-            draw = self._uniform(index, _POSITIVE, 2)
+            draw = self._uniform(index, epoch, _POSITIVE, 2)
             users = self.active[(draw[:, 0] * len(self.active)).astype(np.int64)]
             place = (draw[:, 1] * self.histories.counts[users]).astype(np.int64)
             items = self.histories.items[self.histories.starts[users] + place]
-        batch = {"user_ids": torch.from_numpy(users), "pos_item_ids": torch.from_numpy(items)}
+        batch = {"user_ids": users, "pos_item_ids": items}
         if self.num_negatives:
             left = self.num_items - self.histories.counts[users]
-            ranks = (self._uniform(index, _NEGATIVE, self.num_negatives) * left[:, None]).astype(np.int64)
-            negatives = torch.from_numpy(self.histories.outside(users, ranks))
+            ranks = (self._uniform(index, epoch, _NEGATIVE, self.num_negatives) * left[:, None]).astype(np.int64)
+            negatives = self.histories.outside(users, ranks)
             batch["neg_item_ids"] = negatives[:, 0] if self.num_negatives == 1 else negatives
         return batch
 
@@ -154,8 +173,12 @@ class TripletDataset(SharedEpoch, Dataset):
         """[`collate_triplets`]."""
         return collate_triplets(batch)
 
-    def _uniform(self, index: np.ndarray, kind: int, draws: int) -> np.ndarray:
-        return stateless_uniform(self.seed, int(self._epoch[0]), index, np.full(len(index), kind), draws)
+    def _uniform(self, index: np.ndarray, epoch: int, kind: int, draws: int) -> np.ndarray:
+        return stateless_uniform(self.seed, epoch, index, np.full(len(index), kind), draws)
+
+
+def _tensors(columns: Mapping[str, np.ndarray]) -> dict[str, Tensor]:
+    return {name: torch.from_numpy(column) for name, column in columns.items()}
 
 
 def collate_triplets(batch: Any) -> dict[str, Tensor]:

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
+import functools
 import time
-from collections.abc import Sequence
+from collections.abc import Generator, Sequence
 from typing import Any
 
+import accelerate.optimizer
 import numpy as np
 from accelerate.utils import gather_object
 from transformers.trainer_utils import speed_metrics
@@ -89,6 +92,15 @@ class RecommenderTrainer(ContrastiveTrainer):
         triples = rest[0] if rest else kwargs.get("train_dataset")
         super().__init__(model, args, data_collator or getattr(triples, "collate", None), *rest, **kwargs)
 
+    def train(self, *args: Any, **kwargs: Any) -> Any:
+        """As of every trainer of this library."""
+        with _packages_looked_up_once():
+            return super().train(*args, **kwargs)
+
+    def floating_point_ops(self, inputs: Any) -> int:
+        """0: transformers' estimate takes every row of the tables for used at every step."""
+        return 0
+
     def evaluate(
         self,
         eval_dataset: Any = None,
@@ -169,6 +181,19 @@ class RecommenderTrainer(ContrastiveTrainer):
         total = sum(count for _, count in parts)
         means = {name: sum(row[name] * count for row, count in parts) / total for name in parts[0][0]}
         return {**means, "users": float(total)}
+
+
+@contextlib.contextmanager
+def _packages_looked_up_once() -> Generator[None]:
+    """Accelerate searches the installed packages twice a step for an optimiser that makes its steps itself (LOMO); on small tables that
+    takes half as long as Adam."""
+    place: Any = accelerate.optimizer
+    look_up = place.is_lomo_available
+    place.is_lomo_available = functools.cache(look_up)
+    try:
+        yield
+    finally:
+        place.is_lomo_available = look_up
 
 
 __all__ = ["MACRO_METRICS", "MASKS", "RecommenderTrainer"]

@@ -35,6 +35,7 @@ from hf_contrastive.training.checkpoints import (
     separate_worker_seeds,
     write_training_arguments,
 )
+from hf_contrastive.training.epoch_order import hand_out_order_at_once
 from hf_contrastive.training.gradient_cache import cached_backward
 from hf_contrastive.training.monitors import (
     CollapseMonitor,
@@ -174,7 +175,7 @@ class ContrastiveTrainer(TrainerHubMixin, Trainer):
         self._check_rows()
         dataset: Any = self.train_dataset
         if self.train_batch_sampler is None:
-            return separate_worker_seeds(super().get_train_dataloader(), self.args)
+            return separate_worker_seeds(hand_out_order_at_once(super().get_train_dataloader()), self.args)
         loader = DataLoader(dataset, batch_sampler=self.train_batch_sampler, **self._loading(self.data_collator))
         return separate_worker_seeds(self.accelerator.prepare(loader), self.args)
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import pickle
+
 import numpy as np
 import pytest
 import torch
@@ -84,6 +86,31 @@ def test_the_same_draw_in_any_batch_worker_and_order(workers):
     again = torch.cat([batch["neg_item_ids"] for batch in loader])
     assert not torch.equal(again, expected["neg_item_ids"])
     assert not torch.equal(make(num_negatives=2).__getitems__(range(len(data)))["neg_item_ids"], again)
+
+
+@pytest.mark.parametrize("negatives", [0, 1, 3])
+@pytest.mark.parametrize("sampling", ["interactions", "users"])
+@pytest.mark.parametrize("limit", ["_EPOCH_BATCHES", "_EPOCH_NUMBERS"])
+def test_an_epoch_drawn_at_once_is_that_of_the_batches(limit, sampling, negatives, monkeypatch):
+    whole = make(num_negatives=negatives, sampling=sampling, seed=2)
+    rows = np.random.default_rng(0).permutation(len(whole))[:9].tolist()
+    drawn = {}
+    for epoch in (0, 1, 0):
+        whole.set_epoch(epoch)
+        batch = whole.__getitems__(rows)
+        assert whole._drawn is not None
+        drawn[epoch] = {name: column.clone() for name, column in batch.items()}
+        for column in batch.values():
+            column.fill_(-1)  # a batch is the caller's own
+    again = pickle.loads(pickle.dumps(whole))
+    assert again._drawn is None
+    monkeypatch.setattr(f"hf_contrastive.data.triplets.{limit}", 0)
+    for epoch, expected in drawn.items():
+        again.set_epoch(epoch)
+        batch = again.__getitems__(rows)
+        assert again._drawn is None
+        assert batch.keys() == expected.keys()
+        assert all(torch.equal(batch[name], column) for name, column in expected.items())
 
 
 def test_bad_input():

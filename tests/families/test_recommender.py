@@ -32,6 +32,7 @@ SIZES = {"num_users": USERS, "num_items": ITEMS, "hidden_size": 6}
 FEATURES = {"image": 5, "text": 4}
 MODELS = {
     "mf": lambda: MFModel(MFConfig(**SIZES, penalty_form="frobenius")),
+    "mf_unpenalised": lambda: MFModel(MFConfig(**SIZES, reg_weight=0.0)),
     "lightgcn": lambda: LightGCNModel(LightGCNConfig(**SIZES, num_layers=2, edge_dropout=0.3)),
     "simgcl": lambda: SimGCLModel(SimGCLConfig(**SIZES, noise_size=0.3, initializer="normal")),
     "sgl": lambda: SGLModel(SGLConfig(**SIZES, dropout=0.3, initializer="normal")),
@@ -126,6 +127,20 @@ def test_a_few_steps_learn_the_pairs(name):
     torch.testing.assert_close(model.vectors(), (user, item))  # never the vectors of an earlier step
 
 
+@pytest.mark.parametrize("name", ["mf", "lightgcn"])
+def test_without_a_weight_the_penalty_is_only_looked_at(name):
+    model = build(name).eval()
+    weighted = step(model, triples())
+    model.config.reg_weight = 0.0
+    found = step(model, triples())
+    torch.testing.assert_close(found.reg_loss, weighted.reg_loss.detach())
+    assert not found.reg_loss.requires_grad
+    assert torch.equal(found.loss, weighted.bpr_loss)
+    parameters = list(model.parameters())
+    expected = torch.autograd.grad(weighted.bpr_loss, parameters)
+    torch.testing.assert_close(torch.autograd.grad(found.loss, parameters), expected)
+
+
 def half(name: str):
     """One process's half of the batch: the loss, and its gradients."""
     from hf_contrastive.distributed import get_rank
@@ -174,7 +189,7 @@ def test_a_checkpoint_without_histories(name, tmp_path):
     assert [item for item, _ in found] == [item for item, _ in expected]
     with pytest.raises(ValueError, match="does not say what users have seen"):
         loaded.recommend(["u1"], k=3)
-    if name != "mf":
+    if not isinstance(model, MFModel):
         with pytest.raises(ValueError, match="call set_interactions"):
             step(loaded, triples())
     loaded.set_interactions(*pairs(), **TOKENS)

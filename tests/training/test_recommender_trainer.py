@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import accelerate.optimizer
 import numpy as np
 import pytest
 import torch
@@ -107,6 +108,25 @@ def test_views_follow_the_epoch(tmp_path):
     trainer.train()
     assert seen == [0, 1, 2]
     assert int(trainer.train_dataset._epoch) == 2
+
+
+def test_packages_are_looked_up_once_a_run(tmp_path, monkeypatch):
+    calls = []
+    monkeypatch.setattr("accelerate.optimizer.is_lomo_available", lambda: bool(calls.append(1)))
+    before = accelerate.optimizer.is_lomo_available
+    trainer = make_trainer(tmp_path, max_steps=4)
+    during = []
+    step = trainer.training_step
+    trainer.training_step = lambda *args: (during.append(accelerate.optimizer.is_lomo_available()), step(*args))[1]
+    trainer.train()
+    assert during == [False] * 4
+    assert len(calls) == 1
+    assert accelerate.optimizer.is_lomo_available is before
+    trainer.training_step = lambda *args: 1 / 0
+    with pytest.raises(ZeroDivisionError):
+        trainer.train()
+    assert accelerate.optimizer.is_lomo_available is before
+    assert trainer.state.total_flos == 0  # the estimate takes whole tables for used
 
 
 def ranked(folder: str):

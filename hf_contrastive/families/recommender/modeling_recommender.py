@@ -254,10 +254,11 @@ class RecommenderModel(RecommendsItems, ContrastivePreTrainedModel):
     def _check_ids(self, name: str, ids: Tensor, rows: int) -> None:
         if ids.is_floating_point() or ids.dtype == torch.bool:
             raise ValueError(f"`{name}` must hold whole numbers, got {ids.dtype}.")
-        if ids.numel() and not 0 <= int(ids.min()) <= int(ids.max()) < rows:
-            raise ValueError(
-                f"`{name}` goes from {int(ids.min())} to {int(ids.max())}, but the model has 0 to {rows - 1}."
-            )
+        if not ids.numel():
+            return
+        low, high = (int(end) for end in ids.aminmax())
+        if not 0 <= low <= high < rows:
+            raise ValueError(f"`{name}` goes from {low} to {high}, but the model has 0 to {rows - 1}.")
 
     def compute_objective(
         self, embeds: dict[str, Tensor], return_loss: bool = True, **draws: Any
@@ -288,8 +289,13 @@ class RecommenderModel(RecommendsItems, ContrastivePreTrainedModel):
         table_positive, table_negative = _apart(rows.item_tables, others)
         tables = [rows.user_tables, table_positive]
         tables += table_negative.unbind(1) if negative.dim() == 3 else [table_negative]
-        terms["reg_loss"] = embedding_penalty(*tables, form=config.penalty_form, gather=True)
-        terms["loss"] = terms["bpr_loss"] + config.reg_weight * terms["reg_loss"]
+        if config.reg_weight:
+            terms["reg_loss"] = embedding_penalty(*tables, form=config.penalty_form, gather=True)
+            terms["loss"] = terms["bpr_loss"] + config.reg_weight * terms["reg_loss"]
+        else:  # only looked at
+            with torch.no_grad():
+                terms["reg_loss"] = embedding_penalty(*tables, form=config.penalty_form, gather=True)
+            terms["loss"] = terms["bpr_loss"]
         if rows.all_vectors is not None:
             terms = self.loss_terms(terms, embeds, *rows.all_vectors, **rows.parts, **draws)
         return self.output_class(**terms, user_embeds=user, pos_item_embeds=positive)
