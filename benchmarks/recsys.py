@@ -15,13 +15,9 @@ set whose folder is not below --data.
 from __future__ import annotations
 
 import argparse
-import itertools
-import json
 import math
 import os
 import statistics
-import subprocess
-import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -31,10 +27,11 @@ from typing import Any
 
 import common
 import numpy as np
+import recsys_growth
 import torch
 from transformers import PrinterCallback, TrainerCallback
 
-from hf_contrastive import ContrastiveTrainingArguments, LightGCNConfig, LightGCNModel
+from hf_contrastive import ContrastiveTrainingArguments
 from hf_contrastive.data import InteractionDataset, TripletDataset, load_interactions
 from hf_contrastive.evaluation import recommendation_metrics
 from hf_contrastive.recipes.recommendations import make_config, make_model
@@ -55,10 +52,8 @@ LOG = "log"
 # goals: at least so many times as fast as RecBole ...
 GOAL_EPOCH = {"ml-100k": 2.0, "yelp-sslrec": 4.0}
 GOAL_EVALUATION = {"yelp-sslrec": 10.0}
-# ... the same metrics up to this ...
+# ... and the same metrics up to this; the goal of growth is in recsys_growth.py
 GOAL_METRICS = 1e-6
-# ... and time and memory that grow with at most this power of the number of pairs
-GOAL_POWER = 1.1
 
 _RECBOLE_GRAPH = {"penalty_form": "frobenius", "reg_weight": 1e-5, "initializer": "xavier_uniform"}
 
@@ -396,57 +391,6 @@ def measure_alone(name: str, data: InteractionDataset, args: argparse.Namespace,
     print(common.table(ALONE_HEADER, alone_rows(found)), flush=True)
 
 
-def grow(size: int, threads: int) -> dict[str, float]:
-    """A LightGCN of a made log: seconds of a training step and of a propagation, peak memory. To be run in a fresh process."""
-    torch.set_num_threads(threads)
-    torch.manual_seed(0)
-    rng = np.random.default_rng(0)
-    num_users, num_items = size // 10, size * 3 // 100
-    facts: dict[str, float] = {"pairs": size, "nodes": num_users + num_items}
-
-    def timed(method: Callable[[], Any], count: int) -> float:
-        method()
-        seconds = []
-        for _ in range(count):
-            start = time.perf_counter()
-            method()
-            seconds.append(time.perf_counter() - start)
-        return statistics.median(seconds)
-
-    def work() -> None:
-        users, items = rng.integers(num_users, size=size), rng.integers(num_items, size=size)
-        config = LightGCNConfig(num_users=num_users, num_items=num_items, hidden_size=DIM, num_layers=LAYERS)
-        model: Any = LightGCNModel(config).train()
-        start = time.perf_counter()
-        model.set_interactions(users, items)
-        facts["edges"] = model.graph().num_edges
-        facts["graph"] = time.perf_counter() - start
-        triples = TripletDataset(users, items, num_users, num_items)
-        optimizer = torch.optim.Adam(model.parameters(), lr=LEARNING_RATE)
-
-        def step() -> None:
-            batch = triples.__getitems__(torch.randint(size, (BATCH,)).tolist())
-            model(**batch).loss.backward()
-            optimizer.step()
-            optimizer.zero_grad()
-            model.after_optimizer_step()
-
-        facts["step"] = timed(step, 5)
-        with torch.no_grad():
-            facts["propagation"] = timed(model.propagate, 5)
-
-    facts["bytes"] = common.peak_extra_bytes(work)
-    return facts
-
-
-def measure_growth(args: argparse.Namespace) -> Iterator[dict[str, float]]:
-    for size in args.sizes:
-        command = [sys.executable, __file__, "--grow", str(size), "--threads", str(args.threads)]
-        variables = {**os.environ, "OMP_NUM_THREADS": str(args.threads)}
-        done = subprocess.run(command, stdout=subprocess.PIPE, text=True, env=variables, check=True)
-        yield json.loads(done.stdout.splitlines()[-1])
-
-
 # ----------------------------------------------------------------------------------------------------------- report
 
 EPOCH_HEADER = [
@@ -462,17 +406,6 @@ EPOCH_HEADER = [
 ]
 RANKING_HEADER = ["data, vectors of", "library", "s", f"{PEER} / {OURS}", "of CPU time"]
 ALONE_HEADER = ["data", "system", "s an epoch", "time / LightGCN", "CPU time / LightGCN"]
-GROWTH_HEADER = [
-    "pairs",
-    "users + items",
-    "edges",
-    "graph, s",
-    "propagation, s",
-    "training step, s",
-    "ns an edge, step",
-    "peak memory, GB",
-    "bytes a pair",
-]
 
 
 def spread(values: Sequence[float]) -> str:
@@ -521,31 +454,6 @@ def alone_rows(found: Found) -> list[list[str]]:
     return rows
 
 
-def growth_rows(found: Found) -> list[list[str]]:
-    return [
-        [
-            f"{row['pairs']:,}",
-            f"{row['nodes']:,}",
-            f"{row['edges']:,}",
-            f"{row['graph']:.2f}",
-            f"{row['propagation']:.4f}",
-            f"{row['step']:.4f}",
-            f"{1e9 * row['step'] / row['edges']:.0f}",
-            f"{row['bytes'] / 1e9:.2f}",
-            f"{row['bytes'] / row['pairs']:.0f}",
-        ]
-        for row in found.growth
-    ]
-
-
-def power(rows: Sequence[Mapping[str, float]], what: str) -> list[float]:
-    """Between neighbouring sizes, the power of the number of edges with which a figure grows."""
-    return [
-        math.log(after[what] / before[what]) / math.log(after["edges"] / before["edges"])
-        for before, after in itertools.pairwise(rows)
-    ]
-
-
 def goal_lines(found: Found, peer: Peer | None) -> list[str]:
     lines = []
     for name, goal in GOAL_EPOCH.items():
@@ -573,13 +481,7 @@ def goal_lines(found: Found, peer: Peer | None) -> list[str]:
         f"{GOAL_METRICS:g}: {reached or 'not measured'}."
     )
     if len(found.growth) > 1:
-        texts = {"step": "training step", "propagation": "propagation", "bytes": "peak memory"}
-        reached = "; ".join(
-            f"{text} {', '.join(common.verdict_at_most(value, GOAL_POWER) for value in power(found.growth, what))}"
-            for what, text in texts.items()
-        )
-        sizes = " to ".join(f"{row['pairs']:,}" for row in found.growth)
-        lines.append(f"growth with at most the power {GOAL_POWER:g} of the number of edges, {sizes} pairs: {reached}.")
+        lines.append(recsys_growth.goal_line(found.growth))
     return lines
 
 
@@ -639,13 +541,7 @@ def text_of(found: Found, peer: Peer | None, args: argparse.Namespace) -> str:
             common.table(ALONE_HEADER, alone_rows(found)),
         ]
     if found.growth:
-        parts += [
-            "### Growth",
-            "LightGCN on made logs (pairs drawn evenly, 10 pairs a user, 10 users to 3 items), each size in a process of its own. A training "
-            f"step: {BATCH} triples drawn, forward, backward, Adam; a propagation: final vectors of all users and items, without gradient. "
-            "Median of 5. Peak memory: how far the process rises above what it holds after its imports, making log and graph included.",
-            common.table(GROWTH_HEADER, growth_rows(found)),
-        ]
+        parts += recsys_growth.text(found.growth, BATCH, LAYERS)
     return "\n\n".join([*parts, common.goals(goal_lines(found, peer))])
 
 
@@ -666,9 +562,9 @@ def stages(peer: Peer | None, args: argparse.Namespace) -> Iterator[Found]:
     for name, data in logs.items():
         measure_alone(name, data, args, found)
         yield found
-    for row in measure_growth(args):
+    for row in recsys_growth.measure(args.sizes, args.threads, BATCH, DIM, LAYERS):
         found.growth.append(row)
-        print(growth_rows(found)[-1], flush=True)
+        print(recsys_growth.row_of(row), flush=True)
         yield found
 
 
@@ -694,7 +590,6 @@ def parse(argv: list[str] | None = None) -> argparse.Namespace:
     )
     parser.add_argument("--threads", type=int, default=1, help="CPU threads of either side (default: 1)")
     parser.add_argument("--quick", action="store_true", help="1 round of 2 steps, ml-100k and tiktok-mm, small growth")
-    parser.add_argument("--grow", type=int, help=argparse.SUPPRESS)
     parser.add_argument("--output", type=Path, default=common.RESULTS, help="file to write (default: RESULTS.md)")
     parser.add_argument("--no-write", action="store_true", help="print the section instead of writing it")
     args = parser.parse_args(argv)
@@ -708,9 +603,6 @@ def parse(argv: list[str] | None = None) -> argparse.Namespace:
 
 def main() -> None:
     args = parse()
-    if args.grow is not None:
-        print(json.dumps(grow(args.grow, args.threads)))
-        return
     torch.set_num_threads(args.threads)
     if not args.recbole_python:
         print("without --recbole-python this library is measured alone", flush=True)
