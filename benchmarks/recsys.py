@@ -493,9 +493,9 @@ def text_of(found: Found, peer: Peer | None, args: argparse.Namespace) -> str:
         common.facts("recsys.py", ["torch", "transformers", "numpy", "hf-contrastive"], args.threads) + beside,
         f"Batches of {BATCH} triples, {DIM} numbers a row, {LAYERS} layers, Adam, float32, on the CPU (not measured on GPU), "
         f"{common.count(args.threads, 'thread')} on both sides. Seconds: median (smallest to largest) of "
-        f"{common.count(args.rounds, 'round')} in turns ({args.long_rounds} on yelp-sslrec); ratios round by round. The rounds stood "
-        "beside other work on the machine, which slows both sides, at times by more than their difference; CPU time (of the process) suffers "
-        "less from it, but is not free of it. Growth was timed once a size, in one go.",
+        f"{common.count(args.rounds, 'round')} in turns ({args.long_rounds} on yelp-sslrec); ratios round by round. The machine is "
+        "shared, and other work on it slows both sides, at times by more than their difference; CPU time (of the process) suffers less from it, "
+        "but is not free of it. Growth was timed once a size, in one go.",
     ]
     if found.absent:
         parts.append(f"Not found below --data, and left out: {', '.join(found.absent)}.")
