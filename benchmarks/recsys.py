@@ -45,7 +45,7 @@ SERVER = Path(__file__).resolve().with_name("recbole_server.py")
 BATCH, DIM, LAYERS, KS = 2048, 64, 2, (10, 20)
 LEARNING_RATE = 1e-3
 # RecBole ranks eval_batch_size / items users at a time; its default is 4096, and this is what our evaluation takes
-BLOCK = 2**23
+BLOCK = 2**21
 # of the files for RecBole, which knows ml-100k and would take its own
 LOG = "log"
 
