@@ -34,6 +34,7 @@ from transformers import PrinterCallback, TrainerCallback
 from hf_contrastive import ContrastiveTrainingArguments
 from hf_contrastive.data import InteractionDataset, TripletDataset, load_interactions
 from hf_contrastive.evaluation import recommendation_metrics
+from hf_contrastive.evaluation.recommendation import CPU_SCORES
 from hf_contrastive.recipes.recommendations import make_config, make_model
 from hf_contrastive.registry import get_system
 from hf_contrastive.training import RecommenderTrainer
@@ -44,8 +45,6 @@ OURS, WATCHED, PEER, PEER_BLOCKS = "hf_contrastive", "monitor on", "RecBole", "R
 SERVER = Path(__file__).resolve().with_name("recbole_server.py")
 BATCH, DIM, LAYERS, KS = 2048, 64, 2, (10, 20)
 LEARNING_RATE = 1e-3
-# RecBole ranks eval_batch_size / items users at a time; its default is 4096, and this is what our evaluation takes
-BLOCK = 2**21
 # of the files for RecBole, which knows ml-100k and would take its own
 LOG = "log"
 
@@ -349,7 +348,7 @@ def rank(
     turns: dict[str, Callable[[], Any]] = {OURS: ours.evaluate}
     if peer is not None:
         turns[PEER] = lambda: peer.ask("evaluate", block=None)
-        turns[PEER_BLOCKS] = lambda: peer.ask("evaluate", block=BLOCK)
+        turns[PEER_BLOCKS] = lambda: peer.ask("evaluate", block=CPU_SCORES)
     ours.evaluate()
     answers = common.take_turns(turns, rounds, warmup=0)
     users = int(answers[OURS][0]["metrics"]["users"])
@@ -515,7 +514,7 @@ def text_of(found: Found, peer: Peer | None, args: argparse.Namespace) -> str:
             "### Full ranking of the test part",
             f"Final vectors, scores of all items, items of train and valid masked, six metrics at {KS[0]} and {KS[1]}; `RecommenderTrainer"
             f".rank` against `Trainer.evaluate`. {PEER} ranks 4096 / items users at a time by default (one on yelp-sslrec); '{PEER_BLOCKS}' "
-            f"has eval_batch_size {BLOCK}, as many scores at a time as this library.",
+            f"has eval_batch_size {CPU_SCORES}, as many scores at a time as this library.",
             common.table(RANKING_HEADER, [line for row in found.rankings for line in ranking_rows(row)]),
         ]
         examples = [

@@ -1,6 +1,8 @@
 """Growth of LightGCN with the number of pairs, one size in a process of its own; `recsys.py` runs it.
 
-python benchmarks/recsys_growth.py 100000 1
+    python benchmarks/recsys_growth.py 100000 1
+
+The numbers are pairs and threads; it prints one row as JSON.
 """
 
 from __future__ import annotations

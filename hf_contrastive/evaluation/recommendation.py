@@ -15,7 +15,7 @@ from hf_contrastive.tensor_utils import ragged_places, top_k
 RANKING_METRICS = ("recall", "ndcg", "precision", "map", "mrr", "hit", "recall_micro")
 
 # so many scores at a time stay in a processor's cache until the best of them are found
-_CPU_SCORES = 2**21
+CPU_SCORES = 2**21
 
 
 @torch.no_grad()
@@ -176,7 +176,7 @@ def rank_blocks(
     columns = None if item_vectors is None else item_vectors.T.contiguous()
     room: torch.Tensor | None = None
     if chunk_size is None and user_vectors.device.type == "cpu":
-        chunk_size = max(1, _CPU_SCORES // items)
+        chunk_size = max(1, CPU_SCORES // items)
     for block in blocks(len(rows), items, chunk_size):
         part = rows[block]
         scores = user_vectors[part]

@@ -31,7 +31,7 @@ class EpochOrderSampler(SeedableRandomSampler):
 
     def __iter__(self) -> Iterator[int]:
         if self.generator is None:
-            self.generator = torch.Generator()
+            self.generator = torch.Generator(torch.get_default_device())
         self.generator.manual_seed(self.epoch + self.initial_seed)
         order = torch.randperm(len(self.data_source), generator=self.generator)
         return itertools.chain(order.tolist(), self._end())

@@ -289,13 +289,9 @@ class RecommenderModel(RecommendsItems, ContrastivePreTrainedModel):
         table_positive, table_negative = _apart(rows.item_tables, others)
         tables = [rows.user_tables, table_positive]
         tables += table_negative.unbind(1) if negative.dim() == 3 else [table_negative]
-        if config.reg_weight:
+        with nullcontext() if config.reg_weight else torch.no_grad():  # without a weight it is only looked at
             terms["reg_loss"] = embedding_penalty(*tables, form=config.penalty_form, gather=True)
-            terms["loss"] = terms["bpr_loss"] + config.reg_weight * terms["reg_loss"]
-        else:  # only looked at
-            with torch.no_grad():
-                terms["reg_loss"] = embedding_penalty(*tables, form=config.penalty_form, gather=True)
-            terms["loss"] = terms["bpr_loss"]
+        terms["loss"] = terms["bpr_loss"] + config.reg_weight * terms["reg_loss"]
         if rows.all_vectors is not None:
             terms = self.loss_terms(terms, embeds, *rows.all_vectors, **rows.parts, **draws)
         return self.output_class(**terms, user_embeds=user, pos_item_embeds=positive)
