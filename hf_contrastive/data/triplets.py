@@ -18,6 +18,8 @@ SAMPLINGS = ("interactions", "users")
 _POSITIVE, _NEGATIVE = range(2)
 # the triples of an epoch are kept while they are at most so many batches and so many numbers (64 MB)
 _EPOCH_BATCHES, _EPOCH_NUMBERS = 256, 2**23
+# what every user did not choose is listed while users x items are at most so many (32 MB)
+_LISTED = 2**23
 
 
 class UserHistories:
@@ -49,6 +51,7 @@ class UserHistories:
         place = np.arange(len(keys)) - self.starts[user]
         # items outside the history that come before each item of it; grows within a user
         self._before = user * (num_items + 1) + self.items - place
+        self._outside: tuple[np.ndarray, np.ndarray] | None = None
 
     def items_of(self, user: int) -> np.ndarray:
         """Items of one user, sorted."""
@@ -61,12 +64,23 @@ class UserHistories:
             users (`[B]`), ranks (`[B]` or `[B, M]`): each rank below `num_items - counts[user]`.
         """
         own = users[:, None] if ranks.ndim == 2 else users
+        if self.num_users * self.num_items <= _LISTED:
+            if self._outside is None:
+                self._outside = self._list_outside()
+            listed, starts = self._outside
+            return listed[starts[own] + ranks].astype(np.int64)
         wanted = (own * (self.num_items + 1) + ranks).ravel()
         # in order: a search that goes on where the last one ended is twice as fast as one that jumps about in memory
         order = np.argsort(wanted)
         passed = np.empty_like(order)
         passed[order] = np.searchsorted(self._before, wanted[order], side="right")
         return ranks + passed.reshape(ranks.shape) - self.starts[own]
+
+    def _list_outside(self) -> tuple[np.ndarray, np.ndarray]:
+        left = np.ones((self.num_users, self.num_items), dtype=bool)
+        left[np.repeat(np.arange(self.num_users), self.counts), self.items] = False
+        items = np.broadcast_to(np.arange(self.num_items, dtype=np.int32), left.shape)[left]
+        return items, np.arange(self.num_users) * self.num_items - self.starts[:-1]
 
 
 class TripletDataset(SharedEpoch, Dataset):
@@ -99,6 +113,8 @@ class TripletDataset(SharedEpoch, Dataset):
 
     ```
     """
+
+    takes_row_arrays = True
 
     def __init__(
         self,
@@ -174,7 +190,7 @@ class TripletDataset(SharedEpoch, Dataset):
         return collate_triplets(batch)
 
     def _uniform(self, index: np.ndarray, epoch: int, kind: int, draws: int) -> np.ndarray:
-        return stateless_uniform(self.seed, epoch, index, np.full(len(index), kind), draws)
+        return stateless_uniform(self.seed, epoch, index, np.array([kind]), draws)
 
 
 def _tensors(columns: Mapping[str, np.ndarray]) -> dict[str, Tensor]:

@@ -8,6 +8,8 @@ from typing import Any
 
 import torch
 from accelerate.data_loader import SeedableRandomSampler
+from torch import Tensor
+from torch.utils.data import BatchSampler
 
 
 class EpochOrderSampler(SeedableRandomSampler):
@@ -30,19 +32,56 @@ class EpochOrderSampler(SeedableRandomSampler):
     """
 
     def __iter__(self) -> Iterator[int]:
+        return itertools.chain(self.order().tolist(), self._end())
+
+    def order(self) -> Tensor:
+        """The rows in the order of this epoch, `[rows]`."""
         if self.generator is None:
             self.generator = torch.Generator(torch.get_default_device())
         self.generator.manual_seed(self.epoch + self.initial_seed)
-        order = torch.randperm(len(self.data_source), generator=self.generator)
-        return itertools.chain(order.tolist(), self._end())
+        return torch.randperm(len(self.data_source), generator=self.generator)
+
+    def end_epoch(self) -> None:
+        """The next order is that of the next epoch, once all of this one was taken."""
+        self.set_epoch(self.epoch + 1)
 
     def _end(self) -> Iterator[int]:
-        self.set_epoch(self.epoch + 1)  # once everything was taken, as in the other
+        self.end_epoch()
         yield from ()
+
+
+class EpochOrderBatches(BatchSampler):
+    """The batches of an [`EpochOrderSampler`] as arrays, for datasets that look up a whole batch by an array of rows.
+
+    Args:
+        sampler ([`EpochOrderSampler`]): the order.
+        batch_size (`int`): rows of a batch.
+        drop_last (`bool`): leave out a last batch of fewer rows.
+
+    Example:
+
+    ```python
+    >>> from hf_contrastive.training.epoch_order import EpochOrderBatches, EpochOrderSampler
+    >>> [len(rows) for rows in EpochOrderBatches(EpochOrderSampler(range(7)), 3, drop_last=False)]
+    [3, 3, 1]
+
+    ```
+    """
+
+    sampler: EpochOrderSampler
+
+    def __iter__(self) -> Iterator[Any]:
+        order = self.sampler.order().numpy()
+        end = len(self) * self.batch_size
+        for start in range(0, end, self.batch_size):
+            yield order[start : start + self.batch_size]
+        self.sampler.end_epoch()
 
 
 def hand_out_order_at_once(dataloader: Any) -> Any:
     """Let a dataloader that Accelerate prepared take its random order from an [`EpochOrderSampler`]; rows and batches stay the same.
+
+    A dataset that says `takes_row_arrays = True` gets batches of [`EpochOrderBatches`], where one process takes them all.
 
     Args:
         dataloader: a `DataLoader`, changed in place; one with another sampler is left alone.
@@ -60,16 +99,21 @@ def hand_out_order_at_once(dataloader: Any) -> Any:
 
     ```
     """
-    part = getattr(dataloader, "batch_sampler", None)
+    part = batches = getattr(dataloader, "batch_sampler", None)
     while part is not None:
         sampler = getattr(part, "sampler", None)
         plain = type(sampler) is SeedableRandomSampler and not sampler.replacement
         if plain and sampler.num_samples == len(sampler.data_source):
-            quick = EpochOrderSampler.__new__(EpochOrderSampler)
-            quick.__dict__.update(sampler.__dict__)
-            part.sampler = quick
+            # Accelerate holds on to both objects, so that they cannot be replaced: they keep what they have, and iterate otherwise
+            sampler.__class__ = EpochOrderSampler
+            if (
+                part is batches
+                and type(part) is BatchSampler
+                and getattr(dataloader.dataset, "takes_row_arrays", False)
+            ):
+                part.__class__ = EpochOrderBatches
         part = getattr(part, "batch_sampler", None)
     return dataloader
 
 
-__all__ = ["EpochOrderSampler", "hand_out_order_at_once"]
+__all__ = ["EpochOrderBatches", "EpochOrderSampler", "hand_out_order_at_once"]

@@ -29,7 +29,12 @@ def make(**options) -> TripletDataset:
     return TripletDataset(*pairs(), USERS, ITEMS, **options)
 
 
-def test_every_rank_is_the_next_item_outside():
+@pytest.mark.parametrize(
+    "listed", [True, False]
+)  # in a small catalogue the items outside are listed, in others searched
+def test_every_rank_is_the_next_item_outside(listed, monkeypatch):
+    if not listed:
+        monkeypatch.setattr("hf_contrastive.data.triplets._LISTED", 0)
     users, items = pairs()
     histories = UserHistories(users, items, USERS, ITEMS)
     for user in range(USERS):
@@ -39,6 +44,7 @@ def test_every_rank_is_the_next_item_outside():
         assert histories.items_of(user).tolist() == own.tolist()
         assert histories.outside(np.full(len(ranks), user), ranks).tolist() == outside.tolist()
         assert histories.outside(np.array([user]), ranks[None]).tolist() == [outside.tolist()]
+    assert (histories._outside is not None) == listed
 
 
 @pytest.mark.parametrize("sampling", ["interactions", "users"])

@@ -2,19 +2,38 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
 import torch
 from accelerate import skip_first_batches
 from accelerate.data_loader import SeedableRandomSampler, prepare_data_loader
-from torch.utils.data import DataLoader, RandomSampler
+from torch.utils.data import DataLoader, Dataset, RandomSampler
 
-from hf_contrastive.training.epoch_order import EpochOrderSampler, hand_out_order_at_once
+from hf_contrastive.training.epoch_order import EpochOrderBatches, EpochOrderSampler, hand_out_order_at_once
 
 
+class Rows(Dataset):
+    """Numbers, and how often a batch came as an array."""
+
+    takes_row_arrays = True
+
+    def __init__(self):
+        self.arrays = 0
+
+    def __len__(self):
+        return 23
+
+    def __getitems__(self, rows):
+        self.arrays += isinstance(rows, np.ndarray)
+        return [int(row) for row in rows]
+
+
+@pytest.mark.parametrize("drop_last", [False, True])
+@pytest.mark.parametrize("rows", [range(23), Rows()], ids=["lists", "arrays"])
 @pytest.mark.parametrize("num_processes", [1, 2])
-def test_the_order_handed_out_at_once_is_that_of_accelerate(num_processes):
+def test_the_order_handed_out_at_once_is_that_of_accelerate(num_processes, rows, drop_last):
     def loaders():
-        loader = DataLoader(range(23), batch_size=4, shuffle=True)
+        loader = DataLoader(rows, batch_size=4, shuffle=True, drop_last=drop_last)
         for rank in range(num_processes):
             yield prepare_data_loader(
                 loader, num_processes=num_processes, process_index=rank, put_on_device=False, use_seedable_sampler=True
@@ -28,6 +47,9 @@ def test_the_order_handed_out_at_once_is_that_of_accelerate(num_processes):
         part = ours.batch_sampler
         inner = part if num_processes == 1 else part.batch_sampler
         assert type(inner.sampler) is EpochOrderSampler
+        arrays = num_processes == 1 and isinstance(rows, Rows)
+        assert (type(part) is EpochOrderBatches) == arrays
+        seen = getattr(rows, "arrays", 0)
         orders = []
         for epoch in range(3):  # the epoch goes on by itself, and can be set
             for loader in (theirs, ours):
@@ -37,6 +59,7 @@ def test_the_order_handed_out_at_once_is_that_of_accelerate(num_processes):
             assert [batch.tolist() for batch in ours] == expected
             orders.append(expected)
         assert orders[0] != orders[1] != orders[2]
+        assert (getattr(rows, "arrays", 0) > seen) == arrays
         skipped = [list(skip_first_batches(loader, 2)) for loader in (theirs, ours)]
         assert [batch.tolist() for batch in skipped[0]] == [batch.tolist() for batch in skipped[1]]
 
