@@ -120,7 +120,9 @@ def info_nce(
         count += negatives.shape[-2]
         others = unit_rows(negatives, normalize)
         if others.dim() == 2:
-            exclude = Exclusion(row_ids=sample_ids, col_ids=negative_ids, keep=negative_mask)
+            exclude = Exclusion(keep=negative_mask)
+            if sample_ids is not None and negative_ids is not None:
+                exclude = id_exclusion(sample_ids, negative_ids, keep=negative_mask)
             a, b = operands(query, q, others)
             sums.append(lse_rows(a, b, exclude, tile_size=tile_size, bound=bound))
         else:

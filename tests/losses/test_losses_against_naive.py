@@ -103,7 +103,7 @@ def test_sup_con(n, v, kinds, tile, t, seed):
     seed=seeds,
     own=st.booleans(),
     masked=st.booleans(),
-    with_ids=st.sampled_from(["none", "shared", "by_row"]),
+    with_ids=st.sampled_from(["none", "shared", "distinct", "by_row"]),
     in_batch=st.booleans(),
 )
 def test_info_nce(n, m, tile, t, seed, own, masked, with_ids, in_batch):
@@ -113,6 +113,8 @@ def test_info_nce(n, m, tile, t, seed, own, masked, with_ids, in_batch):
     if with_ids != "none":
         ids = _ids(seed, n, 4)
         negative_ids = _ids(seed + 2, n * m, 4).view(n, m) if own and with_ids == "by_row" else _ids(seed + 2, m, 4)
+        if with_ids == "distinct":  # every row meets itself once at most
+            negative_ids = torch.randperm(m + 2, generator=torch.Generator().manual_seed(seed))[:m]
     mask = torch.rand(n, m, generator=torch.Generator().manual_seed(seed)) < 0.6 if masked else None
     temperature = torch.tensor(t, dtype=torch.float64, requires_grad=True)
     loss = info_nce(
