@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from typing import Any
 
 import numpy as np
 import torch
 
 from hf_contrastive.evaluation._checks import as_embeddings, as_pair, blocks, check_count
+from hf_contrastive.evaluation.bounded_search import BoundedSearch
 from hf_contrastive.tensor_utils import ragged_places, top_k
 
 
@@ -16,6 +18,8 @@ RANKING_METRICS = ("recall", "ndcg", "precision", "map", "mrr", "hit", "recall_m
 
 # so many scores at a time stay in a processor's cache until the best of them are found
 CPU_SCORES = 2**21
+# so many users have their lists found together
+_USERS = 2**14
 
 
 @torch.no_grad()
@@ -51,8 +55,9 @@ def recommendation_metrics(
         users (`[M]` integers, *optional*): measure only these rows of `user_x`; all by default.
         ks (`Sequence[int]`, defaults to (10, 20)): lengths of the list.
         metrics (`Sequence[str]`): any of the above.
-        chunk_size (`int`, *optional*): users at a time; memory is O(chunk_size * I). By default a block of scores stays below
-            64 MB.
+        chunk_size (`int`, *optional*): users at a time; memory is O(chunk_size * I), and every score is computed. By default a
+            block of scores stays below 64 MB, and on a CPU items are passed over that cannot be among a user's first k, by the
+            lengths of the vectors ([`BoundedSearch`]); what is found is the same.
 
     Returns:
         `dict`: `<metric>@<k>` for every metric and k (0 to 1), `n_users` (that were averaged), `n_items`,
@@ -172,6 +177,16 @@ def rank_blocks(
     scores_to: list[torch.Tensor] | None = None,
 ) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
     """Yields `(rows [C], items [C, k])`, best first; scores are appended to `scores_to`."""
+    if chunk_size is None and item_vectors is not None and item_vectors.device.type == "cpu":
+        search = BoundedSearch(item_vectors, CPU_SCORES)
+        places = None if hidden is None else hidden.placed([block.items for block in search.blocks])
+        for part in rows.split(_USERS):
+            hide = None if places is None else partial(places, part)
+            values, found = search(user_vectors[part], k, hide)
+            if scores_to is not None:
+                scores_to.append(values)
+            yield part, found
+        return
     items = user_vectors.shape[1] if item_vectors is None else len(item_vectors)
     columns = None if item_vectors is None else item_vectors.T.contiguous()
     room: torch.Tensor | None = None
@@ -245,6 +260,21 @@ class _Pairs:
         """Places in a matrix `[rows, items]` of the pairs of these rows."""
         place, found = ragged_places(self.starts[rows], self.starts[rows + 1])
         return place, self.keys[found] % self.items
+
+    def placed(self, blocks: Sequence[torch.Tensor]) -> Callable[..., tuple[torch.Tensor, torch.Tensor]]:
+        """For items that stand in another order: what gets rows, some of them, and a block, and returns places as `of` does."""
+        place = torch.empty(self.items, dtype=torch.long)
+        place[torch.cat(list(blocks))] = torch.arange(self.items)
+        keys = (self.keys - self.keys % self.items + place[self.keys % self.items]).sort().values
+        ends = np.cumsum([0] + [len(block) for block in blocks]).tolist()
+
+        def of(rows: torch.Tensor, some: torch.Tensor, block: int) -> tuple[torch.Tensor, torch.Tensor]:
+            first = rows[some] * self.items
+            starts, stops = (torch.searchsorted(keys, first + ends[number]) for number in (block, block + 1))
+            row, found = ragged_places(starts, stops)
+            return row, keys[found] % self.items - ends[block]
+
+        return of
 
     def contain(self, rows: torch.Tensor, items: torch.Tensor) -> torch.Tensor:
         """Whether (rows[i], items[i, j]) is a pair."""
