@@ -18,8 +18,8 @@ RANKING_METRICS = ("recall", "ndcg", "precision", "map", "mrr", "hit", "recall_m
 
 # so many scores at a time stay in a processor's cache until the best of them are found
 CPU_SCORES = 2**21
-# so many users have their lists found together
-_USERS = 2**14
+# so many users have their lists found together, in catalogues from so many items on (smaller ones are scored as quickly)
+_USERS, _BOUNDED_FROM = 2**14, 4096
 
 
 @torch.no_grad()
@@ -177,7 +177,8 @@ def rank_blocks(
     scores_to: list[torch.Tensor] | None = None,
 ) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
     """Yields `(rows [C], items [C, k])`, best first; scores are appended to `scores_to`."""
-    if chunk_size is None and item_vectors is not None and item_vectors.device.type == "cpu":
+    on_cpu = item_vectors is not None and item_vectors.device.type == "cpu"
+    if chunk_size is None and on_cpu and len(item_vectors) >= _BOUNDED_FROM:
         search = BoundedSearch(item_vectors, CPU_SCORES)
         places = None if hidden is None else hidden.placed([block.items for block in search.blocks])
         for part in rows.split(_USERS):

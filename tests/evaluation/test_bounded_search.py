@@ -8,7 +8,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from hf_contrastive.evaluation import bounded_search, rank_items, recommendation_metrics
+from hf_contrastive.evaluation import bounded_search, rank_items, recommendation, recommendation_metrics
 from hf_contrastive.evaluation.bounded_search import BoundedSearch
 
 
@@ -42,6 +42,7 @@ def test_equal_scores_and_short_blocks(users, items, k, spread, max_scores, crow
             patch.setattr(bounded_search, name, value)
         patch.setattr(bounded_search, "_CROWDED", crowded)
         patch.setattr(bounded_search, "_FOLDS", folds)
+        patch.setattr(recommendation, "_BOUNDED_FROM", 0)
         rng = np.random.default_rng(seed)
         user_x, item_x = (
             torch.from_numpy(rng.integers(-spread, spread + 1, (rows, 2)).astype(float)) for rows in (users, items)
@@ -95,8 +96,8 @@ def test_a_coarse_product_has_a_wide_bound(monkeypatch):
 
 def test_metrics_are_those_of_all_scores():
     rng = np.random.default_rng(3)
-    users, items = rng.normal(size=(40, 8)), rng.normal(size=(3000, 8)) * rng.random((3000, 1))
-    kind = rng.random((40, 3000))
+    users, items = rng.normal(size=(40, 8)), rng.normal(size=(5000, 8)) * rng.random((5000, 1))
+    kind = rng.random((40, 5000))
     options = {"relevant": np.argwhere(kind < 0.01), "exclude": np.argwhere(kind > 0.8), "users": np.arange(5, 40)}
     quick, full = (recommendation_metrics(users, items, **options, chunk_size=size) for size in (None, 7))
     assert quick == pytest.approx(full, rel=1e-12)
