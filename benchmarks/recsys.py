@@ -20,6 +20,7 @@ import os
 import statistics
 import tempfile
 import time
+import unittest.mock
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -220,11 +221,18 @@ class Ours:
         self.trainer.train()
 
     def share(self) -> float:
-        """Scores that a search through the catalogue computes for all users, out of all of them."""
-        user_x, item_x = self.model.vectors()
-        search = BoundedSearch(item_x, CPU_SCORES)
-        search(user_x, max(KS))
-        return search.scores_made / (len(user_x) * len(item_x))
+        """Scores that a ranking computes, out of all of them."""
+        searches: list[BoundedSearch] = []
+
+        class Counted(BoundedSearch):
+            def __init__(self, *args: Any) -> None:
+                super().__init__(*args)
+                searches.append(self)
+
+        with unittest.mock.patch("hf_contrastive.evaluation.recommendation.BoundedSearch", Counted):
+            users = self.evaluate()["metrics"]["users"]
+        made = sum(search.scores_made for search in searches)
+        return made / (users * self.data.num_items) if made else 1.0
 
     def evaluate(self) -> dict[str, Any]:
         """Final vectors, and the test part ranked."""

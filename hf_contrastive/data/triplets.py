@@ -53,6 +53,9 @@ class UserHistories:
         self._before = user * (num_items + 1) + self.items - place
         self._outside: tuple[np.ndarray, np.ndarray] | None = None
 
+    def __getstate__(self) -> dict[str, Any]:
+        return {**self.__dict__, "_outside": None}  # workers list their own
+
     def items_of(self, user: int) -> np.ndarray:
         """Items of one user, sorted."""
         return self.items[self.starts[user] : self.starts[user + 1]]

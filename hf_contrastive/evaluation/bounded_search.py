@@ -17,11 +17,14 @@ from torch import Tensor
 from hf_contrastive.tensor_utils import top_k
 
 
-# items of the first two blocks, each further one is twice as large up to the second number
+# items of the first two blocks; each further one is twice as large, up to the second number and what is too little for a block of its own
 _FIRST_BLOCK, _LARGEST_BLOCK = 1024, 4096
-# columns whose maxima are looked at first, and how many groups the first block is folded to; more than so many times k are sorted out
-# by `top_k`
-_GROUP, _FOLDS, _CROWDED = 32, 8, 4
+# a product of very few rows or columns rounds otherwise than a larger one, and equal vectors would get different scores
+_FEWEST_ROWS = 16
+# columns that the largest of them stands for, in a block and, to find a first floor, in the first one
+_GROUP, _FOLDED = 32, 8
+# more candidates than so many times k are sorted out by `top_k`
+_CROWDED = 4
 
 
 @dataclass
@@ -34,10 +37,13 @@ class _Block:
 
 
 class BoundedSearch:
-    """The k best items of users by dot product, exactly: of equal scores the lower item number wins.
+    """The k best items of users by dot product; of equal scores the lower item number wins.
+
+    Scores are those of matrix products of some users and some items. In float32 they may differ from those of one product of all by
+    its rounding, and so may the order of two items whose scores differ by no more.
 
     Args:
-        items (`Tensor` `[I, D]`): finite vectors, float32 or float64, on a CPU.
+        items (`Tensor` `[I, D]`): finite vectors, float32 or float64.
         max_scores (`int`, defaults to 2**21): so many scores are held at a time.
 
     Attributes:
@@ -55,35 +61,42 @@ class BoundedSearch:
     ```
     """
 
+    @torch.no_grad()
     def __init__(self, items: Tensor, max_scores: int = 2**21) -> None:
         self.max_scores = max_scores
         self.num_items, dim = items.shape
         info = torch.finfo(items.dtype)
         # more than what rounding adds to a product or takes from a length, and than what is too small to be squared
-        exact = items.dtype == torch.float64 or torch.get_float32_matmul_precision() == "highest"
-        self._slack = 1 + 8 * (dim + 8) * (info.eps if exact else 2**-8)
+        self._slack = 1 + 8 * (dim + 8) * info.eps + (4 * 2**-8 if _coarse_products(items.dtype) else 0)
         self._smallest = (dim * info.tiny) ** 0.5
         lengths = self._lengths(items)
         order = lengths.argsort(descending=True)
         self.blocks: list[_Block] = []
         start, size = 0, _FIRST_BLOCK
         while start < self.num_items:
-            own = order[start : start + size].sort().values
+            end = start + size if self.num_items - start - size >= _FIRST_BLOCK else self.num_items
+            own = order[start:end].sort().values
             self.blocks.append(_Block(own, items[own].T.contiguous(), float(lengths[order[start]])))
-            start += len(own)
-            size = min(_LARGEST_BLOCK, max(_FIRST_BLOCK, start))
+            start, size = end, min(_LARGEST_BLOCK, max(_FIRST_BLOCK, end))
         self.scores_made = 0
+        self._room: Tensor | None = None
+
+    @property
+    def promising(self) -> bool:
+        """Whether lengths differ enough to pass over something; if not, a search through all scores is quicker."""
+        return self.blocks[-1].length < 0.8 * self.blocks[0].length
 
     def _lengths(self, vectors: Tensor) -> Tensor:
         return vectors.norm(dim=1) + self._smallest
 
+    @torch.no_grad()
     def __call__(
         self, users: Tensor, k: int, hide: Callable[[Tensor, int], tuple[Tensor, Tensor]] | None = None
     ) -> tuple[Tensor, Tensor]:
         """Search for some users.
 
         Args:
-            users (`Tensor` `[U, D]`): vectors.
+            users (`Tensor` `[U, D]`): vectors, of the items' dtype.
             k (`int`): at most the number of items.
             hide (`Callable`, *optional*): gets numbers of users, rows of `users`, and the number of a block, and returns places `(row,
                 column)` in their matrix of scores that are not to be found (score -inf).
@@ -93,22 +106,31 @@ class BoundedSearch:
         """
         lengths = self._lengths(users) * self._slack
         values = users.new_full((len(users), k), -torch.inf)
-        found = torch.full((len(users), k), self.num_items)
-        left = torch.arange(len(users))
-        room = users.new_empty(max(self.max_scores, _LARGEST_BLOCK))
+        found = torch.full((len(users), k), self.num_items, device=users.device)
+        left = torch.arange(len(users), device=users.device)
         for number, block in enumerate(self.blocks):
-            if number:  # equal is not enough: an item with a lower number would win
+            if number:
                 left = left[lengths[left] * block.length >= values[left, -1]]
+                if not len(left):
+                    break
             width = len(block.items)
-            for part in left.split(max(1, self.max_scores // width)):
-                size = len(part) * width
-                with torch.autocast("cpu", enabled=False):
-                    scores = torch.mm(users[part], block.columns, out=room[:size].view(len(part), width))
+            for part in left.split(max(_FEWEST_ROWS, self.max_scores // width)):
+                scores = self._scores(users, part, block)
                 if hide is not None:
                     scores[hide(part, number)] = -torch.inf
-                self.scores_made += size
+                self.scores_made += scores.numel()
                 self._take(part, scores, block.items, values, found, first=not number)
         return values, found
+
+    def _scores(self, users: Tensor, rows: Tensor, block: _Block) -> Tensor:
+        size, width = max(len(rows), _FEWEST_ROWS), len(block.items)
+        vectors = users[rows]
+        if len(rows) < size:
+            vectors = torch.cat([vectors, vectors.new_zeros(size - len(rows), vectors.shape[1])])
+        # one array for all blocks: new memory takes a CPU as long as the product. What is given an `out` is not rounded by autocast
+        if self._room is None or len(self._room) < size * width:
+            self._room = users.new_empty(max(self.max_scores, size * width))
+        return torch.mm(vectors, block.columns, out=self._room[: size * width].view(size, width))[: len(rows)]
 
     def _take(self, rows: Tensor, scores: Tensor, items: Tensor, values: Tensor, found: Tensor, first: bool) -> None:
         """Writes what is better than what was found, or, of the first block, the best of it."""
@@ -123,9 +145,9 @@ class BoundedSearch:
             row, column = row[few], column[few]
             counts[crowded] = 0
         if len(row):
-            place = torch.arange(len(row)) - (counts.cumsum(0) - counts)[row]
+            place = torch.arange(len(row), device=row.device) - (counts.cumsum(0) - counts)[row]
             best = scores.new_full((len(rows), int(counts.max())), -torch.inf)
-            numbers = torch.full(best.shape, self.num_items)
+            numbers = torch.full(best.shape, self.num_items, device=row.device)
             best[row, place], numbers[row, place] = scores[row, column], items[column]
             some = counts.nonzero().flatten()
             _merge(rows[some], best[some], numbers[some], values, found)
@@ -139,11 +161,19 @@ def _merge(rows: Tensor, best: Tensor, numbers: Tensor, values: Tensor, found: T
     values[rows], found[rows] = best[:, :k], numbers.gather(1, places[:, :k])
 
 
+def _coarse_products(dtype: torch.dtype) -> bool:
+    """Whether float32 products may be made of shorter numbers; also where torch does not tell, as its newer names were used."""
+    try:
+        return dtype == torch.float32 and torch.get_float32_matmul_precision() != "highest"
+    except RuntimeError:
+        return True
+
+
 def _low_floor(scores: Tensor, k: int) -> Tensor:
     """Of every row a number that at least k reach, and few more: the k-th largest of the maxima of groups."""
     width = scores.shape[1]
-    if width % _FOLDS == 0 and width >= 4 * _FOLDS * k:
-        scores = scores.unflatten(1, (_FOLDS, -1)).amax(1)
+    if width % _FOLDED == 0 and width >= 4 * _FOLDED * k:
+        scores = scores.unflatten(1, (_FOLDED, -1)).amax(1)
     return scores.topk(min(k, scores.shape[1]), dim=1).values[:, -1]
 
 

@@ -18,8 +18,10 @@ RANKING_METRICS = ("recall", "ndcg", "precision", "map", "mrr", "hit", "recall_m
 
 # so many scores at a time stay in a processor's cache until the best of them are found
 CPU_SCORES = 2**21
-# so many users have their lists found together, in catalogues from so many items on (smaller ones are scored as quickly)
-_USERS, _BOUNDED_FROM = 2**14, 4096
+# catalogues from so many items on are searched with bounds, for lists up to so long: others are scored as a whole as quickly
+_BOUNDED_FROM, _BOUNDED_K = 4096, 64
+# so many places of lists are found together
+_PLACES = 2**18
 
 
 @torch.no_grad()
@@ -56,8 +58,8 @@ def recommendation_metrics(
         ks (`Sequence[int]`, defaults to (10, 20)): lengths of the list.
         metrics (`Sequence[str]`): any of the above.
         chunk_size (`int`, *optional*): users at a time; memory is O(chunk_size * I), and every score is computed. By default a
-            block of scores stays below 64 MB, and on a CPU items are passed over that cannot be among a user's first k, by the
-            lengths of the vectors ([`BoundedSearch`]); what is found is the same.
+            block of scores stays below 64 MB, and on a CPU, in catalogues from 4096 items on, items are passed over that cannot be
+            among a user's first k by the lengths of the vectors ([`BoundedSearch`]).
 
     Returns:
         `dict`: `<metric>@<k>` for every metric and k (0 to 1), `n_users` (that were averaged), `n_items`,
@@ -133,7 +135,7 @@ def rank_items(
         item_x (`[I, D]` array or tensor, *optional*): vectors of the items; the score is the dot product.
         k (`int`, defaults to 10): how many.
         exclude (`[E, 2]` integers, *optional*): pairs (row of `user_x`, item) that are left out.
-        chunk_size (`int`, *optional*): users at a time.
+        chunk_size (`int`, *optional*): users at a time; as in [`recommendation_metrics`].
 
     Returns:
         `(scores, items)`, both `[U, k]`, best first; of equal scores the lower item. Where fewer than k items are left for a
@@ -178,16 +180,17 @@ def rank_blocks(
 ) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
     """Yields `(rows [C], items [C, k])`, best first; scores are appended to `scores_to`."""
     on_cpu = item_vectors is not None and item_vectors.device.type == "cpu"
-    if chunk_size is None and on_cpu and len(item_vectors) >= _BOUNDED_FROM:
+    if chunk_size is None and on_cpu and len(item_vectors) >= _BOUNDED_FROM and k <= _BOUNDED_K:
         search = BoundedSearch(item_vectors, CPU_SCORES)
-        places = None if hidden is None else hidden.placed([block.items for block in search.blocks])
-        for part in rows.split(_USERS):
-            hide = None if places is None else partial(places, part)
-            values, found = search(user_vectors[part], k, hide)
-            if scores_to is not None:
-                scores_to.append(values)
-            yield part, found
-        return
+        if search.promising:
+            places = None if hidden is None else hidden.placed([block.items for block in search.blocks])
+            for part in rows.split(max(1, _PLACES // k)):
+                hide = None if places is None else partial(places, part)
+                values, found = search(user_vectors[part], k, hide)
+                if scores_to is not None:
+                    scores_to.append(values)
+                yield part, found
+            return
     items = user_vectors.shape[1] if item_vectors is None else len(item_vectors)
     columns = None if item_vectors is None else item_vectors.T.contiguous()
     room: torch.Tensor | None = None
@@ -264,8 +267,9 @@ class _Pairs:
 
     def placed(self, blocks: Sequence[torch.Tensor]) -> Callable[..., tuple[torch.Tensor, torch.Tensor]]:
         """For items that stand in another order: what gets rows, some of them, and a block, and returns places as `of` does."""
-        place = torch.empty(self.items, dtype=torch.long)
-        place[torch.cat(list(blocks))] = torch.arange(self.items)
+        order = torch.cat(list(blocks))
+        place = torch.empty_like(order)
+        place[order] = torch.arange(self.items, device=order.device)
         keys = (self.keys - self.keys % self.items + place[self.keys % self.items]).sort().values
         ends = np.cumsum([0] + [len(block) for block in blocks]).tolist()
 

@@ -172,29 +172,26 @@ def operands(reference: Tensor, *xs: Tensor) -> list[Tensor]:
 # ------------------------------------------------------------------------------------------ ids, gathering, reduction
 
 
-def id_exclusion(
-    row_ids: Tensor, col_ids: Tensor, diagonals: tuple[int, ...] = (), keep: Tensor | None = None
-) -> Exclusion:
+def id_exclusion(row_ids: Tensor, col_ids: Tensor, diagonals: tuple[int, ...] = ()) -> Exclusion:
     """Pairs with equal ids are left out, in the cheapest form that leaves out just these.
 
     Args:
         row_ids (`[N]`), col_ids (`[M]`): whole numbers.
         diagonals: where rows meet their own sample, for the case of no repeats.
-        keep (`[N, M]`, *optional*): as in [`Exclusion`].
     """
     if diagonals:
         repeats = torch.unique(row_ids).numel() < row_ids.numel()
         return Exclusion(row_ids=row_ids, col_ids=col_ids) if repeats else Exclusion(diagonals)
-    ids, order = col_ids.sort()
-    first = torch.searchsorted(ids, row_ids)
-    matches = torch.searchsorted(ids, row_ids, right=True) - first
+    ids, order = col_ids.long().sort()
+    wanted = row_ids.long().contiguous()
+    first = torch.searchsorted(ids, wanted)
+    matches = torch.searchsorted(ids, wanted, right=True) - first
     most = int(matches.max()) if matches.numel() else 0
     if most == 0:
-        return Exclusion(keep=keep)
+        return Exclusion()
     if most == 1:
-        columns = order[first.clamp(max=len(ids) - 1)].masked_fill_(matches == 0, -1)
-        return Exclusion(columns=columns, keep=keep)
-    return Exclusion(row_ids=row_ids, col_ids=col_ids, keep=keep)
+        return Exclusion(columns=order[first.clamp(max=len(ids) - 1)].masked_fill_(matches == 0, -1))
+    return Exclusion(row_ids=row_ids, col_ids=col_ids)
 
 
 class Remote:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import torch
 from torch import Tensor, nn
 
@@ -120,9 +122,10 @@ def info_nce(
         count += negatives.shape[-2]
         others = unit_rows(negatives, normalize)
         if others.dim() == 2:
-            exclude = Exclusion(keep=negative_mask)
+            exclude = Exclusion()
             if sample_ids is not None and negative_ids is not None:
-                exclude = id_exclusion(sample_ids, negative_ids, keep=negative_mask)
+                exclude = id_exclusion(sample_ids, negative_ids)
+            exclude = replace(exclude, keep=negative_mask)
             a, b = operands(query, q, others)
             sums.append(lse_rows(a, b, exclude, tile_size=tile_size, bound=bound))
         else:

@@ -71,7 +71,7 @@ class EpochOrderBatches(BatchSampler):
     sampler: EpochOrderSampler
 
     def __iter__(self) -> Iterator[Any]:
-        order = self.sampler.order().numpy()
+        order = self.sampler.order().cpu().numpy()
         end = len(self) * self.batch_size
         for start in range(0, end, self.batch_size):
             yield order[start : start + self.batch_size]

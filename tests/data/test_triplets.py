@@ -45,6 +45,8 @@ def test_every_rank_is_the_next_item_outside(listed, monkeypatch):
         assert histories.outside(np.full(len(ranks), user), ranks).tolist() == outside.tolist()
         assert histories.outside(np.array([user]), ranks[None]).tolist() == [outside.tolist()]
     assert (histories._outside is not None) == listed
+    assert histories.outside(np.array([0]), np.array([0])).dtype == np.int64
+    assert pickle.loads(pickle.dumps(histories))._outside is None
 
 
 @pytest.mark.parametrize("sampling", ["interactions", "users"])
@@ -129,3 +131,12 @@ def test_bad_input():
         make(num_negatives=-1)
     with pytest.raises(ValueError, match="there is no training pair"):
         TripletDataset([], [], 2, 2)
+
+
+def test_rows_come_as_arrays():
+    """So the trainer's sampler hands them out without lists of numbers; `hand_out_order_at_once` asks for the name."""
+    data = make()
+    rows = np.array([4, 0, 2])
+    assert data.takes_row_arrays
+    for name, column in data.__getitems__(rows).items():
+        assert torch.equal(column, data.__getitems__(rows.tolist())[name])

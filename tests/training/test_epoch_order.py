@@ -64,6 +64,17 @@ def test_the_order_handed_out_at_once_is_that_of_accelerate(num_processes, rows,
         assert [batch.tolist() for batch in skipped[0]] == [batch.tolist() for batch in skipped[1]]
 
 
+def test_batches_go_on_to_the_next_epoch():
+    sampler = EpochOrderSampler(range(7), data_seed=0)
+    batches = EpochOrderBatches(sampler, 3, drop_last=True)
+    first, second = ([batch.tolist() for batch in batches] for _ in range(2))
+    assert [len(batch) for batch in first] == [3, 3]
+    assert first != second
+    assert sampler.epoch == 2
+    sampler.set_epoch(0)
+    assert [batch.tolist() for batch in batches] == first
+
+
 def test_an_order_that_is_not_taken_whole_comes_again():
     for kind in (SeedableRandomSampler, EpochOrderSampler):
         sampler = kind(range(9), data_seed=1)
