@@ -563,7 +563,7 @@ def text_of(found: Found, peer: Peer | None, args: argparse.Namespace) -> str:
             f"Final vectors, scores of all items, items of train and valid masked, six metrics at {KS[0]} and {KS[1]}; `RecommenderTrainer"
             f".rank` against `Trainer.evaluate`. This library passes over items that cannot be among a user's first {max(KS)} by the lengths "
             f"of the vectors (`BoundedSearch`), so that its time depends on them: '{OURS}' has the vectors of the epochs above, '{LATE}' those of "
-            f"{args.ranking_epochs} epochs with the setting chosen in recipes/recommenders/yelp.yaml; the lists are those of a search through all scores. {PEER} ranks 4096 / items users at a time by default (one on yelp-sslrec); '{PEER_BLOCKS}' "
+            f"{args.ranking_epochs} epochs with the setting chosen in recipes/recommenders/yelp.yaml; the lists are those of a search through all scores, up to rounding. {PEER} ranks 4096 / items users at a time by default (one on yelp-sslrec); '{PEER_BLOCKS}' "
             f"has eval_batch_size {CPU_SCORES}, as many scores at a time as this library.",
             common.table(RANKING_HEADER, [line for row in found.rankings for line in ranking_rows(row)]),
         ]
