@@ -1,7 +1,8 @@
-"""Tensors looked up and ranked in ways that several rooms need."""
+"""Tensors and arrays looked up and ranked in ways that several rooms need."""
 
 from __future__ import annotations
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -117,6 +118,28 @@ def ragged_places(starts: Tensor, ends: Tensor) -> tuple[Tensor, Tensor]:
     return number, torch.arange(len(number), device=counts.device) + (starts - before)[number]
 
 
+def distinct(numbers: np.ndarray) -> np.ndarray:
+    """The distinct numbers of an array, rising: `np.unique`, which since NumPy 2.3 takes some 150 times as long for many whole numbers.
+
+    Args:
+        numbers (`np.ndarray`): whole numbers, of any shape.
+
+    Example:
+
+    ```python
+    >>> import numpy as np
+    >>> from hf_contrastive.tensor_utils import distinct
+    >>> distinct(np.array([3, 1, 3])).tolist()
+    [1, 3]
+
+    ```
+    """
+    ordered = np.sort(numbers, axis=None)
+    new = np.ones(len(ordered), dtype=bool)
+    np.not_equal(ordered[1:], ordered[:-1], out=new[1:])
+    return ordered[new]
+
+
 def top_k(scores: Tensor, k: int) -> tuple[Tensor, Tensor]:
     """Values and columns of the `k` largest scores of each row, largest first; of equal scores the lower column wins.
 
@@ -161,4 +184,4 @@ def _plain_top_k(scores: Tensor, k: int) -> tuple[Tensor, Tensor]:
     return values, columns.gather(1, order)
 
 
-__all__ = ["fast_layout", "pool_modalities", "ragged_places", "top_k"]
+__all__ = ["distinct", "fast_layout", "pool_modalities", "ragged_places", "top_k"]

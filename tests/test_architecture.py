@@ -21,7 +21,7 @@ DOORS: dict[str, set[str]] = {
     "families": {"modules", "losses", "data", "vector_index", *BASE},
     "backbones": BASE,
     "models": {"families", "generation", "modules", "losses", "data", "backbones", *BASE},
-    "data": {"distributed"},
+    "data": {"distributed", "tensor_utils"},
     "evaluation": {"distributed", "tensor_utils"},
     "metrics": {"evaluation"},
     "generation": {"distributed", "outputs"},

@@ -1,12 +1,13 @@
-"""Images and texts pooled to one vector a record."""
+"""Images and texts pooled to one vector a record, and distinct numbers."""
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
 import torch
 from torch.nn.functional import normalize
 
-from hf_contrastive.tensor_utils import pool_modalities
+from hf_contrastive.tensor_utils import distinct, pool_modalities
 
 
 def rows(seed: int, n: int = 5, dtype: torch.dtype = torch.float64) -> torch.Tensor:
@@ -76,3 +77,14 @@ def test_half_precision(dtype):
 def test_refusals(change, message):
     with pytest.raises(ValueError, match=message):
         pool_modalities(**{"image_embeds": torch.ones(5, 4), "text_embeds": torch.ones(5, 4), **change})
+
+
+@pytest.mark.parametrize("numbers", [[], [4], [3, 1, 3, 1], [[2, -1], [2, 5]]])
+@pytest.mark.parametrize("dtype", [np.int32, np.int64])
+def test_distinct_is_unique(numbers, dtype):
+    given = np.array(numbers, dtype=dtype)
+    before = given.copy()
+    found = distinct(given)
+    assert found.tolist() == np.unique(given).tolist()
+    assert found.dtype == dtype
+    assert np.array_equal(given, before)

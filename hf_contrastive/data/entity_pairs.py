@@ -6,6 +6,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from hf_contrastive.tensor_utils import distinct
+
 
 class EntityFilter(NamedTuple):
     """What [`filter_entity_pairs`] returns.
@@ -82,7 +84,7 @@ def filter_entity_pairs(
         raise ValueError(f"`min_images` is {min_images!r}; expected a whole number of at least 1")
     image, entity = image.astype(np.int64), entity.astype(np.int64)
     kept = values >= threshold
-    once = np.unique(image[kept] * num_entities + entity[kept])
+    once = distinct(image[kept] * num_entities + entity[kept])
     counts = np.bincount(once % max(num_entities, 1), minlength=num_entities)
     enough = counts >= min_images
     usable = kept & enough[entity] if len(entity) else kept

@@ -24,6 +24,7 @@ from hf_contrastive.data.interaction_files import (
 from hf_contrastive.data.interaction_splits import TEST, TRAIN, VALID, k_core, split_by_time, split_per_user
 from hf_contrastive.data.planted_preferences import make_interactions
 from hf_contrastive.data.sources import load_split, rows_source, split_of_stem, split_rank, table_suffix
+from hf_contrastive.tensor_utils import distinct
 
 
 logger = logging.getLogger(__name__)
@@ -115,8 +116,8 @@ class InteractionDataset:
             "items": self.num_items,
             **rows,
             "density": sum(rows.values()) / max(1, self.num_users * self.num_items),
-            "users_without_train": self.num_users - len(np.unique(users)),
-            "items_without_train": self.num_items - len(np.unique(items)),
+            "users_without_train": self.num_users - len(distinct(users)),
+            "items_without_train": self.num_items - len(distinct(items)),
             "features": {name: list(matrix.shape) for name, matrix in self.item_features.items()},
         }
 
@@ -404,7 +405,7 @@ def _first_of_each_pair(log: _Log) -> np.ndarray:
     if dropped:
         shared = 0
         if log.split is not None:
-            part_keys = [np.unique(keys[log.split == part]) for part in range(3)]
+            part_keys = [distinct(keys[log.split == part]) for part in range(3)]
             shared = sum(len(part) for part in part_keys) - len(first)
         also = f", {shared} of them in a later part, where they could never be recommended" if shared else ""
         warnings.warn(

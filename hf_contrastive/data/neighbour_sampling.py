@@ -13,6 +13,7 @@ from torch import Tensor
 from hf_contrastive.data.random_numbers import stateless_uniform
 from hf_contrastive.data.shared_epoch import SharedEpoch
 from hf_contrastive.data.triplets import collate_triplets
+from hf_contrastive.tensor_utils import distinct
 from hf_contrastive.utils import require_package
 
 
@@ -110,7 +111,7 @@ class NeighbourSamplingCollator(SharedEpoch):
         ids = [found["user_ids"]]
         ids += [found[name] + self.num_users for name in ("pos_item_ids", "neg_item_ids") if name in found]
         given = torch.cat([part.flatten() for part in ids]).numpy()
-        seeds, key = np.unique(given), zlib.crc32(given.tobytes())
+        seeds, key = distinct(given), zlib.crc32(given.tobytes())
         nodes, heads, tails = self._draw_pyg(seeds, key) if self._sampler is not None else self._draw(seeds, key)
         degrees, drawn = self.degrees[nodes], np.bincount(heads, minlength=len(nodes))
         scale = np.sqrt(np.maximum(degrees, 1))
@@ -212,7 +213,7 @@ def _neighbours(pairs: Any, num_users: int, num_items: int) -> tuple[np.ndarray,
     for name, ids, count in (("users", users, num_users), ("items", items, num_items)):
         if ids.min() < 0 or ids.max() >= count:
             raise ValueError(f"`{name}` go from {ids.min()} to {ids.max()}, but there are {count} of them, from 0")
-    keys = np.unique(users * num_items + items)
+    keys = distinct(users * num_items + items)
     users, items = keys // num_items, keys % num_items
     degrees = np.concatenate([np.bincount(users, minlength=num_users), np.bincount(items, minlength=num_items)])
     starts = np.concatenate([[0], np.cumsum(degrees)])

@@ -12,6 +12,7 @@ from torch.utils.data import Dataset
 
 from hf_contrastive.data.random_numbers import stateless_uniform
 from hf_contrastive.data.shared_epoch import SharedEpoch
+from hf_contrastive.tensor_utils import distinct
 
 
 SAMPLINGS = ("interactions", "users")
@@ -44,7 +45,7 @@ class UserHistories:
     def __init__(self, users: Any, items: Any, num_users: int, num_items: int) -> None:
         users, items = (np.asarray(ids, dtype=np.int64) for ids in (users, items))
         self.num_users, self.num_items = num_users, num_items
-        keys = np.unique(users * num_items + items)
+        keys = distinct(users * num_items + items)
         user, self.items = keys // num_items, keys % num_items
         self.starts = np.searchsorted(user, np.arange(num_users + 1))
         self.counts = np.diff(self.starts)

@@ -11,7 +11,7 @@ import torch
 
 from hf_contrastive.evaluation._checks import as_embeddings, as_pair, blocks, check_count
 from hf_contrastive.evaluation.bounded_search import BoundedSearch
-from hf_contrastive.tensor_utils import ragged_places, top_k
+from hf_contrastive.tensor_utils import distinct, ragged_places, top_k
 
 
 RANKING_METRICS = ("recall", "ndcg", "precision", "map", "mrr", "hit", "recall_micro")
@@ -253,7 +253,7 @@ class _Pairs:
                 raise ValueError(
                     f"`{name}` names {side} {array[:, column].min()} to {array[:, column].max()}; there are 0 to {size - 1}"
                 )
-        keys = np.unique(array[:, 0].astype(np.int64) * items + array[:, 1])
+        keys = distinct(array[:, 0].astype(np.int64) * items + array[:, 1])
         self.items = items
         self.keys = torch.as_tensor(keys, device=device)
         bounds = torch.arange(rows + 1, device=device) * items

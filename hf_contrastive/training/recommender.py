@@ -14,6 +14,7 @@ from accelerate.utils import gather_object
 from transformers.trainer_utils import speed_metrics
 
 from hf_contrastive.evaluation import recommendation_metrics
+from hf_contrastive.tensor_utils import distinct
 from hf_contrastive.training.trainer import ContrastiveTrainer
 from hf_contrastive.training.unwrap import unwrap_model
 
@@ -161,7 +162,8 @@ class RecommenderTrainer(ContrastiveTrainer):
             `dict[str, float]`: as [`evaluate`] without prefix; the same on every process.
         """
         wanted = data.pairs(split)
-        users = np.intersect1d(wanted[:, 0], data.part("train")[0])
+        both = distinct(wanted[:, 0]), distinct(data.part("train")[0])
+        users = np.intersect1d(*both, assume_unique=True)
         if not len(users):
             raise ValueError(
                 f"the {split} part has {len(wanted)} pairs of no user with training items; check the split."
