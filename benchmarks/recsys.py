@@ -554,7 +554,7 @@ def text_of(found: Found, peer: Peer | None, args: argparse.Namespace) -> str:
             "nodes as negatives. Loss: mean of a step in the epoch of the last round; first weights and draws are not the same. Where fewer steps were "
             "timed, they were scaled to the epoch, and SGL's graphs, drawn once an epoch, counted once. Both sides of a row ran in new "
             "processes, with the C library's own way to hand out memory; 'freed memory kept': with "
-            f"{' '.join(f'{name}={value}' for name, value in KEEP_MEMORY.items())}, which spares {PEER} most of its pages.",
+            f"{' '.join(f'{name}={value}' for name, value in KEEP_MEMORY.items())}, so that neither side asks the system for new pages at every step.",
             common.table(EPOCH_HEADER, [epoch_row(row) for row in found.epochs]),
         ]
     if found.rankings:
@@ -607,7 +607,7 @@ def compare_afresh(name: str, system: System, args: argparse.Namespace) -> Found
 
 
 def compare_in_new_processes(name: str, system: System, args: argparse.Namespace, **variables: str) -> Found:
-    """What ran before in a process decides how it gets memory, and with it up to a third of the time of large tables."""
+    """What ran before in a process decides how it gets memory, and with it part of the time of large tables: it shall be alike."""
     with (
         unittest.mock.patch.dict(os.environ, variables),
         ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as new,

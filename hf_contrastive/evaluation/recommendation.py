@@ -191,6 +191,7 @@ def rank_blocks(
                     scores_to.append(values)
                 yield part, found
             return
+        del search  # it holds a copy of the items
     items = user_vectors.shape[1] if item_vectors is None else len(item_vectors)
     columns = None if item_vectors is None else item_vectors.T.contiguous()
     room: torch.Tensor | None = None

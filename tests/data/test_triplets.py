@@ -29,10 +29,9 @@ def make(**options) -> TripletDataset:
     return TripletDataset(*pairs(), USERS, ITEMS, **options)
 
 
-@pytest.mark.parametrize(
-    "listed", [True, False]
-)  # in a small catalogue the items outside are listed, in others searched
+@pytest.mark.parametrize("listed", [True, False])
 def test_every_rank_is_the_next_item_outside(listed, monkeypatch):
+    """In a small catalogue the items outside are listed, in others searched."""
     if not listed:
         monkeypatch.setattr("hf_contrastive.data.triplets._LISTED", 0)
     users, items = pairs()

@@ -17,11 +17,11 @@ def in_full(scores: torch.Tensor, k: int) -> tuple[list, list]:
     return values[:, :k].tolist(), items[:, :k].tolist()
 
 
-@pytest.fixture
-def small_blocks(monkeypatch):
+def use_small_blocks(patch: pytest.MonkeyPatch, folded: int = 2, crowded: int = 1) -> None:
     """Blocks of 4, 4, 8, 8 ... items."""
-    for name, value in (("_FIRST_BLOCK", 4), ("_LARGEST_BLOCK", 8), ("_GROUP", 2), ("_FOLDED", 2), ("_CROWDED", 1)):
-        monkeypatch.setattr(bounded_search, name, value)
+    sizes = {"_FIRST_BLOCK": 4, "_LARGEST_BLOCK": 8, "_GROUP": 2, "_FOLDED": folded, "_CROWDED": crowded}
+    for name, value in sizes.items():
+        patch.setattr(bounded_search, name, value)
 
 
 @settings(max_examples=150, deadline=None, derandomize=True)
@@ -32,17 +32,14 @@ def small_blocks(monkeypatch):
     spread=st.sampled_from([0, 1, 3]),
     max_scores=st.sampled_from([1, 17, 2**21]),
     crowded=st.sampled_from([1, 4]),
-    folds=st.sampled_from([1, 2, 4]),
+    folded=st.sampled_from([1, 2, 4]),
     seed=st.integers(0, 10_000),
 )
-def test_equal_scores_and_short_blocks(users, items, k, spread, max_scores, crowded, folds, seed):
+def test_equal_scores_and_short_blocks(users, items, k, spread, max_scores, crowded, folded, seed):
     """Whole numbers, whose products are exact: many scores are equal, in one block and in several."""
     k = min(k, items)
     with pytest.MonkeyPatch.context() as patch:
-        for name, value in (("_FIRST_BLOCK", 4), ("_LARGEST_BLOCK", 8), ("_GROUP", 2)):
-            patch.setattr(bounded_search, name, value)
-        patch.setattr(bounded_search, "_CROWDED", crowded)
-        patch.setattr(bounded_search, "_FOLDED", folds)
+        use_small_blocks(patch, folded, crowded)
         patch.setattr(recommendation, "_BOUNDED_FROM", 0)
         patch.setattr(recommendation, "_PLACES", 2 * k)  # two users at a time
         patch.setattr(BoundedSearch, "promising", True)
@@ -79,8 +76,9 @@ def test_most_items_are_passed_over_where_lengths_differ(dtype):
 
 
 @pytest.mark.parametrize("scale", [1e-30, 1e-22, 1.0, 1e18])
-def test_numbers_too_small_or_large_to_be_squared(scale, small_blocks):
+def test_numbers_too_small_or_large_to_be_squared(scale, monkeypatch):
     """A length that rounds to 0 or infinity must not hide an item."""
+    use_small_blocks(monkeypatch)
     generator = torch.Generator().manual_seed(1)
     items, users = torch.randn(50, 4, generator=generator), torch.randn(9, 4, generator=generator)
     for left, right in ((users * scale, items), (users, items * scale), (users / scale, items * scale)):
